@@ -1,0 +1,180 @@
+"""One plain aio-pika connection: a deadline on each step, and errors that say what to do.
+
+Not `connect_robust`: after a reconnect that meets a silent peer it never recovers, it retries at a fixed
+interval, and it re-creates queues nobody asked it to. Whoever needs a connection again opens a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+import aiormq
+import aiormq.exceptions
+from aiormq.abc import AbstractChannel
+
+from brokerjobs.amqp.wire import url_for_client
+from brokerjobs.capabilities import Capabilities
+from brokerjobs.errors import AccessRefused, BrokerUnreachable, ConfigurationError
+from brokerjobs.settings import Settings
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT = 2.0  # seconds: a frozen peer must not hold up an ending
+# What the client raises when the connection or channel is gone.
+LOST = (ConnectionError, aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError)
+
+
+class ConnectionLost(ConnectionError):
+    """The connection or channel ended while it was needed."""
+
+
+class Connection:
+    """A connection that is open until `closed` says otherwise; it is never reopened."""
+
+    def __init__(self, inner: aio_pika.Connection, settings: Settings) -> None:
+        transport = inner.transport
+        if transport is None:
+            raise ConnectionLost("closed while it was opened")
+        self._inner = inner
+        self._settings = settings
+        self._transport: Any = transport.connection
+        self.capabilities = Capabilities.of(self._transport.server_properties)
+
+    @classmethod
+    async def open(cls, settings: Settings, role: str) -> Connection:
+        """Connect within the setting's deadline.
+
+        Args:
+            settings: where, as whom, how long.
+            role: what it is for; seen in the management page as `brokerjobs <role> on <host>`.
+
+        Raises:
+            BrokerUnreachable: nobody answers there; worth another try.
+            ConfigurationError: wrong password, virtual host or broker; another try will not help.
+        """
+        properties: Any = {"connection_name": connection_name(role), "product": "brokerjobs"}
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                inner = await aio_pika.connect(url_for_client(settings), client_properties=properties)
+                return cls(inner, settings)  # type: ignore[arg-type]
+        except (ConfigurationError, BrokerUnreachable):
+            raise
+        except (*LOST, TimeoutError, ValueError) as error:
+            raise explain(error, settings) from None
+
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._transport.is_closed)
+
+    async def wait_closed(self) -> None:
+        """Return when the connection has ended, for whatever reason."""
+        with suppress(Exception):
+            await asyncio.shield(self._transport.closing)
+
+    async def channel(self, *, confirms: bool = False) -> AbstractChannel:
+        """A new channel; with confirms, publishes wait for the broker and returned messages raise."""
+        async with deadline(self._settings.connect_timeout, "open a channel"):
+            channel = await self._inner.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            return await channel.get_underlay_channel()
+
+    @asynccontextmanager
+    async def scratch_channel(self) -> AsyncIterator[AbstractChannel]:
+        """A channel for one purpose; an error may close it without harm to others."""
+        channel = await self.channel()
+        try:
+            yield channel
+        finally:
+            if not channel.is_closed:
+                with suppress(*LOST, TimeoutError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT):
+                        await channel.close()
+
+    async def close(self) -> None:
+        with suppress(*LOST, TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._inner.close()
+
+
+def connection_name(role: str) -> str:
+    return f"brokerjobs {role} on {socket.gethostname()} ({os.getpid()})"
+
+
+@asynccontextmanager
+async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    """Bound a step; a lost connection or a missed deadline both end as ConnectionLost.
+
+    The client cancels waiting calls when a connection dies; such a CancelledError that nobody asked for is
+    turned into ConnectionLost as well.
+    """
+    task = asyncio.current_task()
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectionLost(f"no answer within {seconds:g} s to: {what}") from None
+    except asyncio.CancelledError:
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionLost(f"the connection ended during: {what}") from None
+
+
+async def unless_lost(call: Awaitable[T], seconds: float, what: str) -> T:
+    async with deadline(seconds, what):
+        return await call
+
+
+def explain(error: BaseException, settings: Settings) -> ConfigurationError | BrokerUnreachable:
+    """The error of a failed connect in our words."""
+    where, text = settings.address, str(error)
+    user = _user(settings)
+    if isinstance(
+        error, (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError)
+    ):
+        return ConfigurationError(
+            f"RabbitMQ at {where} refuses user {user!r}: wrong name or password"
+            + ("; user guest may connect from the broker's own machine only" if user == "guest" else "")
+        )
+    if isinstance(error, aiormq.exceptions.ConnectionNotAllowed | aiormq.exceptions.InvalidFrameError):
+        return ConfigurationError(
+            f"RabbitMQ at {where} lets user {user!r} in but not into this virtual host: "
+            "does it exist, and has the user permissions in it?"
+        )
+    if isinstance(error, aiormq.exceptions.IncompatibleProtocolError):
+        return ConfigurationError(f"what answers at {where} does not speak AMQP 0-9-1 ({text})")
+    return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {_os_words(error, settings)}")
+
+
+def _os_words(error: BaseException, settings: Settings) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {settings.connect_timeout:g} s"
+    match error.args:
+        case (errno.ECONNREFUSED, *_):
+            return "connection refused; is it running, and on this port?"
+        case (int(), str(words)):
+            return words
+    return str(error) or type(error).__name__
+
+
+def explain_channel_error(error: BaseException, settings: Settings) -> BaseException:
+    """403 in our words; anything else as it is."""
+    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+        return AccessRefused(f"RabbitMQ refuses user {_user(settings)!r}: {reply_text(error)}")
+    return error
+
+
+def reply_text(error: BaseException) -> str:
+    """What the broker said, without its AMQP numbers."""
+    parts = [str(part) for part in error.args if isinstance(part, str)]
+    return (parts[0] if parts else str(error)).removeprefix("ACCESS_REFUSED - ").removeprefix("NOT_FOUND - ")
+
+
+def _user(settings: Settings) -> str:
+    return unquote(urlsplit(settings.amqp_url).username or "guest")

@@ -1,0 +1,118 @@
+"""Settle: the only place where a delivery is acknowledged or given back.
+
+    Succeeded      ack
+    Retried        publish the next attempt into the delay levels ► confirm ► ack
+    DeadLettered   publish a copy with its error to the dead letter exchange ► confirm ► ack
+    Released       nack, back to the queue
+
+The copy is always confirmed before the original is acked: a crash in between makes a repeat, never a loss.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from brokerjobs import topology
+from brokerjobs.amqp.session import Delivery
+from brokerjobs.failure import Failure, cut
+from brokerjobs.message import Message
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from brokerjobs.topology import Names
+from brokerjobs.transport import AsyncPublisher, Publication
+
+HISTORY_ENTRIES = 20
+HISTORY_ERROR_LIMIT = 200  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Settles deliveries of one worker.
+
+    Args:
+        names: where copies go.
+        publisher: publishes them; on another connection than the deliveries', since an alarm blocks it.
+        timeout: seconds for a copy to be confirmed.
+    """
+
+    names: Names
+    publisher: AsyncPublisher
+    timeout: float
+
+    async def settle(self, delivery: Delivery, message: Message, outcome: Outcome) -> None:
+        """Do what the outcome asks for.
+
+        Raises:
+            PublishRefused, PublishUnknown: the copy was not confirmed; the delivery is still unsettled.
+            ConnectionLost: the delivery's session has ended; the broker delivers it again.
+        """
+        match outcome:
+            case Succeeded():
+                await delivery.ack()
+            case Retried():
+                await self._publish(next_attempt(message, outcome, delivery.queue, self.names))
+                await delivery.ack()
+            case DeadLettered():
+                await self._publish(dead_letter(message, outcome, delivery.queue, self.names))
+                await delivery.ack()
+            case Released():
+                await delivery.requeue()
+            case _:
+                assert_never(outcome)
+
+    async def _publish(self, publication: Publication) -> None:
+        await self.publisher.publish(publication, timeout=self.timeout)
+
+
+def next_attempt(message: Message, outcome: Retried, queue: str, names: Names) -> Publication:
+    """The copy that runs after the delay, in exactly the queue that failed."""
+    now = int(time.time() * 1000)
+    marks = {"history": _history(message, outcome.failure, now)} if outcome.failure is not None else {}
+    exchange, key = topology.route_to_queue(names, queue, outcome.delay)
+    copy = message.copy(
+        attempt=message.attempt + outcome.spends,
+        unknown=message.unknown + (outcome.reason == "unknown_job"),
+        not_before=0,
+        due=now + int(outcome.delay * 1000),
+        first_at=message.first_at or outcome.began,
+        marks=marks,
+    )
+    return Publication(exchange, key, copy)
+
+
+def dead_letter(message: Message, outcome: DeadLettered, queue: str, names: Names) -> Publication:
+    """The copy for people: with the reason, the error, the traceback and the history of attempts."""
+    now = int(time.time() * 1000)
+    failure = outcome.failure
+    marks = {
+        "history": _history(message, failure, now),
+        "queue": queue,
+        "reason": outcome.reason,
+        "error": failure.text,
+        "error-kind": failure.kind,
+        "traceback": failure.traceback,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+    }
+    copy = message.copy(died_at=now, marks={name: text for name, text in marks.items() if text})
+    return Publication(names.dead_exchange, queue, copy)
+
+
+def _history(message: Message, failure: Failure, now: int) -> str:
+    entries = [
+        *history(message),
+        {"attempt": message.attempt, "at": now, "error": cut(str(failure), HISTORY_ERROR_LIMIT)},
+    ]
+    return json.dumps(entries[-HISTORY_ENTRIES:], ensure_ascii=False, separators=(",", ":"))
+
+
+def history(message: Message) -> list[dict[str, Any]]:
+    """What earlier attempts ended with: attempt, at (milliseconds since the epoch), error."""
+    try:
+        entries = json.loads(message.marks.get("history", "[]"))
+    except ValueError:
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

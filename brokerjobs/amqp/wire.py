@@ -1,0 +1,53 @@
+"""Between our messages and the clients' property objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import pika
+from pamqp import commands
+
+from brokerjobs.message import Message
+from brokerjobs.settings import Settings
+
+_NAMES = (
+    "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
+    "expiration", "message_id", "timestamp", "type", "user_id", "app_id",
+)  # fmt: skip
+
+
+def to_pamqp(message: Message) -> commands.Basic.Properties:
+    properties = message.properties()
+    if timestamp := properties.get("timestamp"):
+        properties["timestamp"] = datetime.fromtimestamp(timestamp, UTC)
+    return commands.Basic.Properties(
+        **{("message_type" if name == "type" else name): value for name, value in properties.items()}
+    )
+
+
+def to_pika(message: Message) -> pika.BasicProperties:
+    return pika.BasicProperties(**message.properties())  # type: ignore[no-untyped-call]
+
+
+def from_pamqp(properties: Any) -> Mapping[str, Any]:
+    """The properties that are set, by their AMQP names."""
+    found = {name: getattr(properties, name, None) for name in _NAMES if name != "type"}
+    found["type"] = getattr(properties, "message_type", None)
+    return found
+
+
+def url_for_client(settings: Settings) -> str:
+    """The URL as both clients read it, with our heartbeat; what they would take from a query of its own is dropped."""
+    parts = urlsplit(settings.amqp_url)
+    kept = [
+        (name, value)
+        for name, value in parse_qsl(parts.query)
+        if name in ("cacertfile", "certfile", "keyfile")
+    ]
+    query = urlencode([*kept, ("heartbeat", str(settings.heartbeat))])
+    # An empty path and "/" both mean the default virtual host, but each client reads them its own way.
+    path = parts.path if len(parts.path) > 1 else "/" + quote("/", safe="")
+    return urlunsplit((parts.scheme, parts.netloc, path, query, ""))

@@ -1,0 +1,239 @@
+"""The client: publishes jobs, from threads and from event loops, by name or for `job.send`."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from brokerjobs import payload, settings, topology
+from brokerjobs.amqp.blocking import BlockingPublisher
+from brokerjobs.amqp.publisher import Publisher
+from brokerjobs.errors import BrokerJobsError, PublishUnknown, UnknownQueue
+from brokerjobs.job import SendArguments, SendOptions, check_size, refuse_on_loop
+from brokerjobs.message import Message
+from brokerjobs.metrics import Metrics
+from brokerjobs.settings import Settings
+from brokerjobs.topology import Names
+from brokerjobs.transport import JobHandle, Publication
+
+WINDOW = 500  # unconfirmed messages of one asend_many
+
+
+class SendManyError(BrokerJobsError):
+    """Some messages of a `send_many` were not confirmed; the others are queued.
+
+    Args:
+        results: for each message in order its handle, or its error.
+    """
+
+    def __init__(self, results: list[JobHandle | BrokerJobsError]) -> None:
+        failures = [result for result in results if isinstance(result, BrokerJobsError)]
+        unknown = sum(isinstance(failure, PublishUnknown) for failure in failures)
+        super().__init__(
+            f"{len(results) - len(failures)} of {len(results)} were confirmed, {len(failures) - unknown} refused, "
+            f"{unknown} unknown; the first: {failures[0]}"
+        )
+        self.results = results
+
+
+class Client:
+    """Publishes jobs. Every send waits for the broker's confirm, and raises when it does not come.
+
+        client = Client("amqp://guest:guest@localhost/")
+        client.send("emails.welcome", {"user_id": 7}, delay="10m")
+
+    Connections open at the first send, and one client may serve all threads and loops of a process.
+
+    Args:
+        url: of RabbitMQ; by default from the settings.
+        settings: all settings, instead of those from the environment.
+        metrics: where to count what was published.
+        options: any other setting by its name, such as namespace="shop".
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or _load(url=url, **options)
+        self._names = Names(self.settings.namespace)
+        self._metrics = metrics
+        self._blocking = BlockingPublisher(self.settings, self._count)
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Publisher] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._known_queues: set[str] = set()
+
+    # -- by name
+
+    def send(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        check_queue: bool = True,
+        **options: Unpack[SendArguments],
+    ) -> JobHandle:
+        """Publish a job by its name, without importing its code.
+
+        Args:
+            name: `emails.welcome`: the queue, a dot, the job; it is the routing key too.
+            arguments: by name; bytes are sent as they are, for raw jobs.
+            check_queue: once per queue, make sure that it exists; False for events that only topics route.
+            options: priority, delay, at, expires, id, headers, correlation_id: see `SendArguments`.
+
+        Raises:
+            UnknownQueue: there is no queue of that name.
+            PublishRefused: surely not queued.
+            PublishUnknown: may be queued.
+            WrongLoop: on a running event loop.
+        """
+        refuse_on_loop("client.send()", "await client.asend(…)")
+        message = _named(name, arguments, SendOptions.of(options))
+        if check_queue and (queue := self._unchecked_queue(name)):
+            self._remember(queue, self._blocking.queue_exists(queue, timeout=self.settings.publish_timeout))
+        return self.send_message(message)
+
+    async def asend(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        check_queue: bool = True,
+        **options: Unpack[SendArguments],
+    ) -> JobHandle:
+        """Publish a job by its name from async code; see `send`."""
+        message = _named(name, arguments, SendOptions.of(options))
+        if check_queue and (queue := self._unchecked_queue(name)):
+            exists = await self._publisher().queue_exists(queue, timeout=self.settings.publish_timeout)
+            self._remember(queue, exists)
+        return await self.asend_message(message)
+
+    # -- messages
+
+    def send_message(self, message: Message) -> JobHandle:
+        """Publish a message made by `job.message(…)`; raises as `send` does."""
+        self._blocking.publish(self._route(message), timeout=self.settings.publish_timeout)
+        return JobHandle(message.id, message.job)
+
+    async def asend_message(self, message: Message) -> JobHandle:
+        """Publish a message from async code; raises as `send` does."""
+        await self._publisher().publish(self._route(message), timeout=self.settings.publish_timeout)
+        return JobHandle(message.id, message.job)
+
+    def send_many(self, messages: Iterable[Message]) -> list[JobHandle]:
+        """Publish many messages without waiting for one confirm before sending the next.
+
+        Args:
+            messages: made by `job.message(…)`; a generator is taken as it goes.
+
+        Raises:
+            SendManyError: some were not confirmed; it tells which.
+        """
+        results: list[JobHandle | BrokerJobsError] = []
+        routed = map(self._route, messages)
+        for publication, error in self._blocking.publish_many(routed, timeout=self.settings.publish_timeout):
+            results.append(error or JobHandle(publication.message.id, publication.message.job))
+        return _all_confirmed(results)
+
+    async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
+        """Publish many messages from async code; see `send_many`."""
+        window = asyncio.Semaphore(WINDOW)
+
+        async def one(message: Message) -> JobHandle | BrokerJobsError:
+            try:
+                return await self.asend_message(message)
+            except BrokerJobsError as error:
+                return error
+            finally:
+                window.release()
+
+        sends = []
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                await window.acquire()
+                sends.append(group.create_task(one(message)))
+        return _all_confirmed([send.result() for send in sends])
+
+    # -- endings
+
+    def close(self) -> None:
+        """Close the connection that threads use; the next send opens another."""
+        self._blocking.close()
+
+    async def aclose(self) -> None:
+        """Close the connection of this event loop, and the one that threads use."""
+        publisher = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if publisher is not None:
+            await publisher.close()
+        await asyncio.to_thread(self._blocking.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- inside
+
+    def _publisher(self) -> Publisher:
+        loop = asyncio.get_running_loop()
+        publisher = self._by_loop.get(loop)
+        if publisher is None:
+            publisher = self._by_loop[loop] = Publisher(self.settings, on_published=self._count)
+        return publisher
+
+    def _route(self, message: Message) -> Publication:
+        check_size(message, self.settings.max_message_size)
+        exchange, key = topology.route(self._names, message.routing_key, message.delay)
+        return Publication(exchange, key, message)
+
+    def _unchecked_queue(self, name: str) -> str:
+        queue = self._names.queue(name.partition(".")[0])
+        return "" if queue in self._known_queues else queue
+
+    def _remember(self, queue: str, exists: bool) -> None:
+        if not exists:
+            raise UnknownQueue(
+                f"RabbitMQ at {self.settings.address} has no queue {queue!r}, so nobody would run the job; "
+                f"start a worker (`brokerjobs consume {queue}`), or run `brokerjobs topology apply`"
+            )
+        self._known_queues.add(queue)
+
+    def _count(self, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.published.labels(outcome).inc()
+
+
+def _load(**given: Any) -> Settings:
+    return settings.load(**given)
+
+
+def _named(name: str, arguments: Mapping[str, Any] | bytes | None, options: SendOptions) -> Message:
+    if isinstance(arguments, bytes):
+        return options.message(name, arguments, "application/octet-stream")
+    return options.message(name, payload.encode(dict(arguments or {})))
+
+
+def _all_confirmed(results: list[JobHandle | BrokerJobsError]) -> list[JobHandle]:
+    handles = [result for result in results if isinstance(result, JobHandle)]
+    if len(handles) < len(results):
+        raise SendManyError(results)
+    return handles

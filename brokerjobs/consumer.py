@@ -1,0 +1,161 @@
+"""A consumer: one queue, the jobs that its messages run, and the options of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from brokerjobs.durations import Duration, seconds
+from brokerjobs.errors import ConfigurationError
+from brokerjobs.job import Hook, Hooked, HookT, Job
+from brokerjobs.message import NORMAL_PRIORITY, Message
+from brokerjobs.middleware import Middleware
+from brokerjobs.retry import Retry
+from brokerjobs.topology import check_pattern, check_word, matches
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Consumer(Hooked):
+    """The jobs of one queue.
+
+        consumer = Consumer("emails", retry=Retry(max_attempts=8))
+
+        @consumer.job(timeout="30s")
+        async def welcome(user_id: int) -> None: ...
+
+    Args:
+        queue: its name, one word; also the first word of its jobs' names.
+        bind: patterns of routing keys that it receives besides `<queue>.#`, such as ["*.created", "orders.#"].
+        retry: the policy for jobs without their own; 12 attempts with doubling waits by default.
+        timeout: how long one attempt may take, for jobs without their own; 10 minutes by default.
+        prefetch: unacknowledged deliveries a worker may hold; by default as many as it runs at once.
+        queue_type: `auto` (quorum from RabbitMQ 4.3, classic before), `classic` or `quorum`;
+            None takes the setting.
+        priorities: False for a classic queue without priorities, which is about twice as fast.
+        middleware: code around every run, outermost first.
+
+    Raises:
+        ConfigurationError: for values that cannot work.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        bind: Sequence[str] = (),
+        retry: Retry | None = None,
+        timeout: Duration = "10m",
+        prefetch: int | None = None,
+        queue_type: Literal["auto", "classic", "quorum"] | None = None,
+        priorities: bool = True,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        super().__init__()
+        if isinstance(bind, str):
+            raise ConfigurationError(f"bind must be a list of patterns: [{bind!r}]")
+        if prefetch is not None and not 1 <= prefetch <= 65535:
+            raise ConfigurationError(f"prefetch must be 1 to 65535, not {prefetch}")
+        self.queue = check_word(queue, "queue")
+        self.bind = tuple(map(check_pattern, bind))
+        self.retry = retry or Retry()
+        self.timeout = _timeout(timeout)
+        self.prefetch = prefetch
+        self.queue_type = queue_type
+        self.priorities = priorities
+        self.middleware = tuple(middleware)
+        self.startup: list[Hook] = []
+        self.shutdown: list[Hook] = []
+        self.jobs: dict[str, Job[..., Any]] = {}
+        self._by_name: dict[str, Job[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.queue}: {', '.join(self.jobs) or 'no jobs'}>"
+
+    def job(
+        self,
+        *misuse: Any,
+        name: str | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | None = None,
+        priority: int = NORMAL_PRIORITY,
+        aliases: Sequence[str] = (),
+        match: str | None = None,
+    ) -> Callable[[Callable[P, R]], Job[P, R]]:
+        """Make a function a job of this queue; the function stays callable as it is.
+
+        Args:
+            name: its last word, by default the function's name: `welcome` becomes `emails.welcome`.
+            timeout: how long one attempt may take.
+            retry: its own policy.
+            priority: 0 to 9, higher first, for its messages unless options say otherwise.
+            aliases: former names under which queued messages may still come: a last word, or a full name.
+            match: pattern of routing keys that it takes too, such as "orders.*"; see also `bind`.
+
+        Raises:
+            ConfigurationError: for values that cannot work, or a name that is taken.
+        """
+        if misuse:
+            raise ConfigurationError("write @consumer.job() with parentheses")
+
+        def declare(function: Callable[P, R]) -> Job[P, R]:
+            word = name or getattr(function, "__name__", "").lower()
+            job: Job[P, R] = Job(
+                function,
+                name=self._full(word, "job name"),
+                queue=self.queue,
+                timeout=self.timeout if timeout is None else _timeout(timeout),
+                retry=retry or self.retry,
+                priority=priority,
+                aliases=tuple(self._full(alias, "alias") for alias in aliases),
+                match=check_pattern(match) if match else None,
+            )
+            self._register(job)
+            return job
+
+        return declare
+
+    def on_startup(self, hook: HookT) -> HookT:
+        """Register a function, plain or async, that a worker calls before it consumes this queue."""
+        self.startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: HookT) -> HookT:
+        """Register a function that a worker calls after its last job of this queue."""
+        self.shutdown.append(hook)
+        return hook
+
+    def find(self, message: Message) -> Job[..., Any] | None:
+        """The job for a message: by its name, else by its routing key, else by the first pattern that matches."""
+        job = self._by_name.get(message.job) or self._by_name.get(message.routing_key)
+        if job is not None:
+            return job
+        for candidate in self.jobs.values():
+            if candidate.match and (
+                matches(candidate.match, message.routing_key) or matches(candidate.match, message.job)
+            ):
+                return candidate
+        return None
+
+    def _full(self, name: str, what: str) -> str:
+        words = name.split(".")
+        for word in words:
+            if word != "jobs":
+                check_word(word, what)
+        return name if len(words) > 1 else f"{self.queue}.{name}"
+
+    def _register(self, job: Job[..., Any]) -> None:
+        for name in (job.name, *job.aliases):
+            if name in self._by_name:
+                raise ConfigurationError(f"{self.queue}: two jobs answer to the name {name!r}")
+        for name in (job.name, *job.aliases):
+            self._by_name[name] = job
+        self.jobs[job.name] = job
+
+
+def _timeout(value: Duration) -> float:
+    timeout = seconds(value, name="timeout")
+    if timeout == 0:
+        raise ConfigurationError("timeout must be more than 0")
+    return timeout

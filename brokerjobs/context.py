@@ -1,0 +1,92 @@
+"""What a running job can know and decide about itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from brokerjobs.failure import Failure
+from brokerjobs.message import Message
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Succeeded
+
+
+@dataclass(slots=True)
+class Context:
+    """The run of one job: `current_job()` gives it inside the job.
+
+    Most jobs never decide by hand: returning acknowledges, raising retries. `ack`, `nack` and `reject` decide
+    at once, before the function ends; the first decision holds, and what the function does afterwards
+    changes nothing about the message.
+
+    Args:
+        message: the request.
+        queue: the queue it came from.
+        redelivered: the broker may have delivered it before.
+        deadline: `time.monotonic()` at which the attempt times out.
+        max_attempts: how often it may run; None when a tenacity strategy decides.
+    """
+
+    message: Message
+    queue: str
+    redelivered: bool = False
+    deadline: float = float("inf")
+    max_attempts: int | None = None
+    decision: Outcome | None = None
+    _decide: Callable[[Outcome], None] = field(default=lambda _: None, repr=False)
+
+    @property
+    def id(self) -> str:
+        return self.message.id
+
+    @property
+    def job(self) -> str:
+        return self.message.job
+
+    @property
+    def attempt(self) -> int:
+        return self.message.attempt
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return MappingProxyType(dict(self.message.headers))
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the attempt times out."""
+        return self.deadline - time.monotonic()
+
+    def ack(self) -> None:
+        """Acknowledge now: whatever happens next, the job is not run again."""
+        self._settle(Succeeded())
+
+    def nack(self) -> None:
+        """Give the message back to its queue now, unchanged, to be delivered again at once."""
+        self._settle(Released("nack by the job"))
+
+    def reject(self, reason: str = "rejected by the job") -> None:
+        """Put the message into the dead letter queue now."""
+        self._settle(DeadLettered(reason="rejected", failure=Failure(text=reason)))
+
+    def _settle(self, outcome: Outcome) -> None:
+        if self.decision is None:
+            self.decision = outcome
+            self._decide(outcome)
+
+
+current: ContextVar[Context] = ContextVar("brokerjobs_current")
+
+
+def current_job() -> Context:
+    """The context of the job that is running here.
+
+    Raises:
+        LookupError: outside a job.
+    """
+    try:
+        return current.get()
+    except LookupError:
+        raise LookupError("no job is running here: current_job() works inside a job only") from None

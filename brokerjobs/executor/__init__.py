@@ -1,0 +1,6 @@
+"""Run one message: a Message in, an Outcome out. Nothing here knows AMQP."""
+
+from brokerjobs.executor.execution import Executor
+from brokerjobs.executor.threads import Threads
+
+__all__ = ["Executor", "Threads"]

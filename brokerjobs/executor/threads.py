@@ -1,0 +1,120 @@
+"""Threads for plain `def` jobs.
+
+Not the standard library's pool: that one joins its threads when the interpreter ends, so one stuck job would
+hold up the exit for ever, and it has no way to replace a thread that a job keeps beyond its timeout. Results
+come back in batches: one wake-up of the loop serves all jobs that finished meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import Any, Literal
+
+
+class Call:
+    """One function call on its way through a thread; `done` is set on the loop."""
+
+    __slots__ = ("done", "error", "function", "result", "state")
+
+    def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.state: Literal["queued", "running", "finished", "abandoned"] = "queued"
+
+    def outcome(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Threads:
+    """As many daemon threads as there are calls at once, up to a limit.
+
+    Args:
+        limit: how many may run; abandoned ones do not count.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._finished: deque[Call] = deque()
+        self._woken = False
+        self._lock = threading.Lock()
+        self._threads = 0  # that will take another call
+        self._open_calls = 0  # queued or running in one of those
+
+    def submit(self, function: Callable[[], Any]) -> Call:
+        """Run the function in a thread, in a copy of this context."""
+        call = Call(functools.partial(copy_context().run, function), self._loop)
+        with self._lock:
+            self._open_calls += 1
+            self._start_if_needed()
+        self._calls.put(call)
+        return call
+
+    def abandon(self, call: Call) -> None:
+        """Stop counting on a call that outran its timeout: a thread cannot be ended, so another takes its place."""
+        with self._lock:
+            if call.state not in ("queued", "running"):
+                return
+            if call.state == "running":
+                self._threads -= 1
+            self._open_calls -= 1
+            call.state = "abandoned"
+            self._start_if_needed()
+
+    def close(self) -> None:
+        """Let idle threads end; running ones end with their job."""
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+    def _start_if_needed(self) -> None:
+        if self._open_calls > self._threads < self._limit:
+            self._threads += 1
+            threading.Thread(target=self._work, name="brokerjobs-job", daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if not self._moved(call, "queued", "running"):
+                continue
+            try:
+                call.result = call.function()
+            except BaseException as error:  # a job may raise anything, SystemExit included
+                call.error = error
+            if not self._moved(call, "running", "finished"):
+                return  # abandoned: its successor already works
+            self._report(call)
+
+    def _moved(self, call: Call, before: str, after: Literal["running", "finished"]) -> bool:
+        with self._lock:
+            if call.state != before:
+                return False
+            call.state = after
+            if after == "finished":
+                self._open_calls -= 1
+            return True
+
+    def _report(self, call: Call) -> None:
+        self._finished.append(call)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:  # the loop has ended, nobody waits any more
+                return
+
+    def _collect(self) -> None:
+        self._woken = False
+        while self._finished:
+            call = self._finished.popleft()
+            if not call.done.done():
+                call.done.set_result(None)

@@ -1,0 +1,64 @@
+"""Log lines: a constant event and fields, coloured on a terminal, JSON elsewhere. Arguments are never logged."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+# What each transition of a job may carry; the job's own lines get the first four by context.
+FIELDS = ("job", "id", "queue", "attempt", "outcome", "duration")
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("brokerjobs")
+
+
+def configure(level: str = "info", format: Literal["auto", "console", "json"] = "auto") -> None:
+    """Send log lines to standard error; for programs of ours only: a library must not take over logging."""
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(console),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING if level in ("debug", "info") else level.upper())
+    logging.getLogger("brokerjobs").setLevel(level.upper())
+    logging.getLogger("consumers").setLevel(level.upper())
+    # The clients log whole frames, hence payloads, below warning; what they warn of, we say ourselves.
+    for name in ("aiormq", "aio_pika", "pika"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _renderers(console: bool) -> list[structlog.typing.Processor]:
+    if console:
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=24,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

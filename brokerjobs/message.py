@@ -1,0 +1,270 @@
+"""A message: one request to run a job, as it travels in AMQP. See docs/wire-format.md.
+
+A message typed by hand into RabbitMQ's management page is a valid job: everything but the routing key
+and the body has a default.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from brokerjobs import delay
+from brokerjobs.payload import JSON
+
+Properties = dict[str, Any]
+"""AMQP basic properties by the names that pika and pamqp share; `timestamp` in whole seconds."""
+
+NORMAL_PRIORITY = 4
+PREFIX = "brokerjobs-"
+HEADERS_LIMIT = 60 * 1024  # bytes; 140 KiB of headers killed the connection (measured on 3.10)
+
+_NUMBERS = (
+    "attempt",
+    "generation",
+    "hop",
+    "due",
+    "not-before",
+    "not-after",
+    "first-at",
+    "unknown",
+    "died-at",
+)
+_TEXTS = (
+    "key",
+    "reason",
+    "error",
+    "error-kind",
+    "traceback",
+    "history",
+    "queue",
+    "worker",
+    "user-id",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One request to run a job.
+
+    Args:
+        job: the job's name, `emails.welcome` (AMQP `type`; the routing key where that is absent).
+        routing_key: the topic key it was first published with.
+        body: JSON, or any bytes for a raw job.
+        id: the job id, the same over all attempts (AMQP `message_id`); minted where absent.
+        priority: 0 to 9, higher first.
+        timestamp: when it was published, whole seconds since the epoch.
+        attempt: 1-based number of this run.
+        generation: how often it was replayed from a dead letter queue.
+        hop: how often it was copied.
+        due: when it should start, milliseconds since the epoch; 0 = at once.
+        not_before: a foreign publisher's wish to run later, likewise.
+        not_after: do not start later than this, likewise; 0 = no limit.
+        first_at: when its first attempt began, likewise; 0 = not yet.
+        unknown: how often a worker did not know its job.
+        headers: the publisher's own headers.
+        marks: our headers that say what befell it (reason, error, traceback, history, …), as text.
+        delay: seconds that the publisher asked for; spelled in the routing key, not in the message.
+    """
+
+    job: str
+    routing_key: str
+    body: bytes = b""
+    id: str = field(default_factory=lambda: new_id())
+    priority: int | None = NORMAL_PRIORITY
+    content_type: str | None = JSON
+    content_encoding: str | None = None
+    timestamp: int = field(default_factory=lambda: int(time.time()))
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    app_id: str | None = None
+    attempt: int = 1
+    generation: int = 0
+    hop: int = 0
+    due: int = 0
+    not_before: int = 0
+    not_after: int = 0
+    first_at: int = 0
+    unknown: int = 0
+    died_at: int = 0
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+
+    def __repr__(self) -> str:  # never the body: arguments may be secret
+        return f"<Message {self.job} {self.id} attempt {self.attempt}>"
+
+    @property
+    def published_at(self) -> float:
+        """Seconds since the epoch: to the millisecond when the id is ours, else AMQP's whole seconds."""
+        return _time_in(self.id) or float(self.timestamp)
+
+    @property
+    def ready_at(self) -> float:
+        """When it should have started, seconds since the epoch; the wait is counted from here."""
+        return max(self.published_at, self.due / 1000)
+
+    def copy(self, marks: Mapping[str, str] | None = None, **changes: Any) -> Message:
+        """The message as we publish it again: one hop further, under its own id, name and first routing key."""
+        all_marks = {**self.marks, **(marks or {}), "key": self.routing_key}
+        return replace(self, hop=self.hop + 1, marks=all_marks, **changes)
+
+    def properties(self) -> Properties:
+        """The AMQP properties; absent ones are left out."""
+        properties: Properties = {
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
+            "headers": self._wire_headers(),
+            "delivery_mode": 2,
+            "priority": self.priority,
+            "correlation_id": self.correlation_id,
+            "reply_to": self.reply_to,
+            "message_id": self.id,
+            "timestamp": self.timestamp,
+            "type": self.job,
+            "app_id": self.app_id,
+        }
+        return {name: value for name, value in properties.items() if value is not None}
+
+    def _wire_headers(self) -> dict[str, Any] | None:
+        wire: dict[str, Any] = {}
+        if self.headers:
+            wire.update(portable(self.headers))
+        for name, value, absent in (
+            ("attempt", self.attempt, 1),
+            ("generation", self.generation, 0),
+            ("hop", self.hop, 0),
+            ("due", self.due, 0),
+            ("not-before", self.not_before, 0),
+            ("not-after", self.not_after, 0),
+            ("first-at", self.first_at, 0),
+            ("unknown", self.unknown, 0),
+            ("died-at", self.died_at, 0),
+        ):
+            if value != absent:
+                wire[PREFIX + name] = value
+        for name, text in self.marks.items():
+            wire[PREFIX + name] = text
+        return wire or None
+
+
+def decode(properties: Mapping[str, Any], body: bytes, *, routing_key: str, default_id: str = "") -> Message:
+    """The message in a delivery, whoever published it; absent or odd properties get their defaults."""
+    headers = properties.get("headers") or {}
+    numbers, marks, foreign = _split_headers(headers) if headers else ({}, {}, {})
+    key = marks.pop("key", "") or delay.target_of(routing_key) or routing_key
+    if user_id := _text(properties.get("user_id")):
+        marks["user-id"] = user_id  # a copy may not carry a foreign user_id (406), but people want to know
+    return Message(
+        job=_text(properties.get("type")) or key,
+        routing_key=key,
+        body=body,
+        id=_text(properties.get("message_id")) or default_id or new_id(),
+        priority=_priority(properties.get("priority")),
+        content_type=_text(properties.get("content_type")) or None,
+        content_encoding=_text(properties.get("content_encoding")) or None,
+        timestamp=_number(properties.get("timestamp")) or int(time.time()),
+        correlation_id=_text(properties.get("correlation_id")) or None,
+        reply_to=_text(properties.get("reply_to")) or None,
+        app_id=_text(properties.get("app_id")) or None,
+        attempt=max(1, numbers.get("attempt", 1)),
+        generation=numbers.get("generation", 0),
+        hop=numbers.get("hop", 0),
+        due=numbers.get("due", 0),
+        not_before=numbers.get("not-before", 0),
+        not_after=numbers.get("not-after", 0),
+        first_at=numbers.get("first-at", 0),
+        unknown=numbers.get("unknown", 0),
+        died_at=numbers.get("died-at", 0),
+        headers=foreign,
+        marks=marks,
+    )
+
+
+def _split_headers(
+    headers: Mapping[str, Any],
+) -> tuple[dict[str, int], dict[str, str], dict[str, Any]]:
+    numbers: dict[str, int] = {}
+    marks: dict[str, str] = {}
+    foreign: dict[str, Any] = {}
+    for name, value in headers.items():
+        ours = name[len(PREFIX) :] if name.startswith(PREFIX) else ""
+        if ours in _NUMBERS:
+            numbers[ours] = _number(value)
+        elif ours in _TEXTS:
+            marks[ours] = _text(value)
+        else:
+            foreign[name] = value
+    return numbers, marks, foreign
+
+
+def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Headers that may travel on: without the broker's own, of types and in an amount that kill no connection.
+
+    `x-death` and its kin make a broker below 4.0.1 drop a copy as a cycle; CC and BCC would route it twice.
+    """
+    kept: dict[str, Any] = {}
+    room = HEADERS_LIMIT // 2  # the other half is for the error, the traceback and the history
+    for name, value in headers.items():
+        if name.lower().startswith("x-") or name in ("CC", "BCC"):
+            continue
+        plain = value if _is_plain(value) else str(value)
+        room -= len(name) + (len(plain.encode(errors="replace")) if isinstance(plain, str) else 9)
+        if room < 0:
+            break
+        kept[name] = plain
+    return kept
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, bool)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case str():
+            return value
+        case bytes() | bytearray():
+            return bytes(value).decode(errors="replace")
+        case None:
+            return ""
+    return str(value)
+
+
+def _number(value: Any) -> int:
+    match value:
+        case bool():
+            return 0
+        case int():
+            return max(0, value)
+        case str() if value.isascii() and value.isdecimal() and len(value) < 19:
+            return int(value)
+    timestamp = getattr(value, "timestamp", None)  # a datetime
+    return max(0, int(timestamp())) if callable(timestamp) else 0
+
+
+def _priority(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= 255 else None
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562, section 5.7): sorts by time, tells when it was made."""
+    milliseconds = time.time_ns() // 1_000_000
+    raw = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
+    raw[6] = raw[6] & 0x0F | 0x70
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _time_in(id: str) -> float:
+    if len(id) == 36 and id[14] == "7":
+        try:
+            return (uuid.UUID(id).int >> 80) / 1000
+        except ValueError:
+            pass
+    return 0.0

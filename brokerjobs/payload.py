@@ -1,0 +1,122 @@
+"""Bodies: a JSON object holds a job's arguments by name, an array by position, nothing means none."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from brokerjobs.errors import NotSerializable, UndecodableMessage
+
+JSON = "application/json"
+
+Arguments = tuple[list[Any], dict[str, Any]]
+
+# A number with so large an exponent would silently become infinite.
+_HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}")
+_NOT_A_NUMBER = re.compile(rb"NaN|Infinity")
+
+
+def encode(arguments: Any) -> bytes:
+    """The JSON for the arguments.
+
+    Raises:
+        NotSerializable: for what JSON cannot carry: unknown types, NaN and infinity, cycles, lone surrogates.
+    """
+    try:
+        body = to_json(arguments)
+    except PydanticSerializationError as error:
+        raise NotSerializable(f"the arguments cannot be written as JSON: {error}") from None
+    if _NOT_A_NUMBER.search(body):
+        _refuse_nan(body)
+    return body
+
+
+def _refuse_nan(body: bytes) -> None:
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise NotSerializable("the arguments hold NaN or infinity, which JSON has no word for") from None
+
+
+def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> Arguments:
+    """The positional and named arguments in a body.
+
+    Strict: UTF-8 without a mark, no NaN, no infinite numbers, at most about 200 levels deep. Where a name
+    stands twice in an object, the last counts (RFC 8259, section 4).
+
+    Raises:
+        UndecodableMessage: with the reason `encoding`, `content_type` or `json`.
+    """
+    if content_encoding and content_encoding.lower() not in ("utf-8", "utf8", "identity"):
+        raise UndecodableMessage(
+            "encoding",
+            f"content_encoding is {content_encoding!r}; brokerjobs takes plain UTF-8 only",
+        )
+    if content_type and not _is_json(content_type):
+        raise UndecodableMessage(
+            "content_type",
+            f"content_type is {content_type!r}; send {JSON}, or let a raw job (body: bytes) take it",
+        )
+    if not body or body.isspace():
+        return [], {}
+    return _split(_parse(body))
+
+
+def _is_json(content_type: str) -> bool:
+    media = content_type.partition(";")[0].strip().lower()
+    return media in (JSON, "text/json") or media.endswith("+json") or media == "text/plain"
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body)}") from None
+    if _HUGE_EXPONENT.search(body) and _holds_infinity(value):
+        raise UndecodableMessage("json", "the body holds a number too large to represent")
+    return value
+
+
+def _hint(body: bytes) -> str:
+    if body.startswith(b"\xef\xbb\xbf"):
+        return " (it starts with a byte order mark; send UTF-8 without one)"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in body[:4]:
+        return " (it looks like UTF-16; send UTF-8)"
+    return ""
+
+
+def _holds_infinity(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isinf(value)
+        case list():
+            return any(map(_holds_infinity, value))
+        case dict():
+            return any(map(_holds_infinity, value.values()))
+    return False
+
+
+def _split(value: Any) -> Arguments:
+    match value:
+        case dict():
+            return [], value
+        case list():
+            return value, {}
+    raise UndecodableMessage(
+        "json",
+        f"the body is a JSON {_kind(value)}; send an object of arguments, or an array of positional ones",
+    )
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case None:
+            return "null"
+        case str():
+            return "string"
+    return "number"

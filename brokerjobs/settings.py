@@ -1,0 +1,213 @@
+"""Settings: read once, at the edge, and handed down.
+
+What wins: arguments, then `BROKERJOBS_…` in the environment, then `[tool.brokerjobs]` in the `pyproject.toml`
+of the working folder, then the defaults. Other tools' variables for the URL are honoured too, and a private
+node started by `brokerjobs broker start` is found by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from brokerjobs.node.state import running_url
+from brokerjobs.durations import seconds
+from brokerjobs.errors import ConfigurationError
+
+PREFIX = "BROKERJOBS_"
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+OTHER_URL_VARIABLES = ("RABBITMQ_URL", "AMQP_URL", "CLOUDAMQP_URL")
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+
+
+class Settings(BaseSettings):
+    """All settings. Durations are seconds, or texts such as "10m"."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    url: SecretStr = Field(
+        SecretStr(DEFAULT_URL),
+        description="where RabbitMQ is: amqp://user:password@host:port/vhost",
+    )
+    namespace: str = Field(
+        "", description="prefix of all exchanges and queues, for several deployments in one vhost"
+    )
+    consumers: str = Field(
+        "consumers", description="Python package that holds the consumers, one module a queue"
+    )
+    queue_type: Literal["auto", "classic", "quorum"] = Field(
+        "auto", description="auto is quorum from RabbitMQ 4.3, classic before"
+    )
+    topology: Literal["declare", "check", "none"] = Field(
+        "declare",
+        description="what a worker does about queues at its start: declare, only check, or nothing",
+    )
+    concurrency: int = Field(10, ge=1, le=10_000, description="jobs that run at once per queue")
+    prefetch: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="unacknowledged deliveries per queue; as many as run at once when unset",
+    )
+    drain_timeout: Seconds = Field(25.0, description="how long a stopping worker lets running jobs finish")
+    connect_timeout: Seconds = Field(10.0, gt=0, description="deadline for one attempt to connect")
+    publish_timeout: Seconds = Field(10.0, gt=0, description="deadline for one publish, its confirm included")
+    heartbeat: int = Field(
+        10, ge=2, le=600, description="seconds; a frozen peer is noticed after about three"
+    )
+    max_message_size: int = Field(
+        1024 * 1024,
+        ge=1,
+        description="bytes of body, refused above when sending and when receiving",
+    )
+    unknown_job_delay: Seconds = Field(
+        30.0, description="wait before a job that no worker knows is looked at again"
+    )
+    unknown_job_tries: int = Field(3, ge=0, description="how often it waits so before it is dead")
+    sweep_interval: Seconds = Field(
+        60.0, gt=0, description="how often a worker looks for unrouted jobs that it could take"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe log lines to print"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto is console on a terminal, JSON otherwise"
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="serve Prometheus metrics on this port"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of the metrics server")
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(url.get_secret_value())
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"is no URL: {error}") from None
+        if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
+            raise ValueError("must look like amqp://user:password@host:5672/vhost")
+        return url
+
+    @property
+    def amqp_url(self) -> str:
+        """The URL with its password: for the clients only, never for people."""
+        return self.url.get_secret_value()
+
+    @property
+    def address(self) -> str:
+        """Host, port and virtual host, for people."""
+        parts = urlsplit(self.amqp_url)
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        vhost = unquote(parts.path[1:]) or "/"
+        return f"{parts.hostname}:{port}" + (f" (vhost {vhost})" if vhost != "/" else "")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` merges the sources itself, to tell people where each value came from
+
+
+Sources = dict[str, str]
+
+
+def load(**given: Any) -> Settings:
+    """The settings, from all sources.
+
+    Args:
+        given: values that win over all; None means not given.
+
+    Raises:
+        ConfigurationError: naming each value that cannot be used, and where it came from.
+    """
+    return load_with_sources(given)[0]
+
+
+def load_with_sources(
+    given: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> tuple[Settings, Sources]:
+    """The settings, and for each field where its value came from."""
+    values: dict[str, Any] = {}
+    sources: Sources = dict.fromkeys(Settings.model_fields, "default")
+    for source, found in (
+        *_url_elsewhere(environ),
+        *_pyproject((folder or Path.cwd()) / "pyproject.toml"),
+        *_environment(environ),
+        *(
+            (f"--{name.replace('_', '-')}", {name: value})
+            for name, value in given.items()
+            if value is not None
+        ),
+    ):
+        values |= found
+        sources |= dict.fromkeys(found, source)
+    try:
+        return Settings(**values), sources
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, sources)) from None
+
+
+def _url_elsewhere(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    """The weaker sources of the URL, weakest first."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    if not any(environ.get(name) for name in (PREFIX + "URL", PREFIX + "URL_FILE", *OTHER_URL_VARIABLES)):
+        running = running_url()
+        if running:
+            found.append(("brokerjobs broker start", {"url": running}))
+    found += [(name, {"url": environ[name]}) for name in reversed(OTHER_URL_VARIABLES) if environ.get(name)]
+    return found
+
+
+def _pyproject(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        table = tomllib.loads(path.read_text()).get("tool", {}).get("brokerjobs", {})
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot read {path.name}: {error}") from None
+    if not isinstance(table, dict):
+        raise ConfigurationError("[tool.brokerjobs] in pyproject.toml must be a table")
+    return [("pyproject.toml", {name.replace("-", "_"): value for name, value in table.items()})]
+
+
+def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    if path := environ.get(PREFIX + "URL_FILE"):
+        try:
+            found.append((PREFIX + "URL_FILE", {"url": Path(path).read_text().strip()}))
+        except OSError as error:
+            raise ConfigurationError(f"{PREFIX}URL_FILE: cannot read {path}: {error.strerror}") from None
+    found += [
+        (PREFIX + name.upper(), {name: environ[PREFIX + name.upper()]})
+        for name in Settings.model_fields
+        if environ.get(PREFIX + name.upper())
+    ]
+    return found
+
+
+def _explain(error: ValidationError, sources: Sources) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"is no setting; there are: {', '.join(Settings.model_fields)}"
+        lines.append(f"{name} ({sources.get(name, '?')}): {message}")
+    return "; ".join(lines)

@@ -1,0 +1,361 @@
+"""The worker: connects, consumes its queues, runs their jobs, and drains when told to stop.
+
+    start-up hooks ► session (connect ► topology ► consume ► until it ends) ► session ► … ► drain ► shut-down hooks
+
+Sessions end and are replaced with backoff; jobs go on meanwhile. Once it has been connected, a worker never gives
+up: a broker that is away comes back. Before that, a configuration error ends it at once, and an unreachable broker
+after `start_timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_random_exponential,
+)
+
+from brokerjobs import topology
+from brokerjobs.amqp import declare
+from brokerjobs.amqp.connection import LOST, ConnectionLost
+from brokerjobs.amqp.publisher import Publisher
+from brokerjobs.amqp.session import Session
+from brokerjobs.amqp.settlement import Settlement
+from brokerjobs.capabilities import Capabilities
+from brokerjobs.consumer import Consumer
+from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, TopologyMismatch
+from brokerjobs.executor import Executor, Threads
+from brokerjobs.job import Hook
+from brokerjobs.lane import STALE, Lane, Slots
+from brokerjobs.logs import log
+from brokerjobs.metrics import Metrics
+from brokerjobs.settings import Settings
+from brokerjobs.topology import Names, Topology
+from brokerjobs.unrouted import sweep
+
+START_TIMEOUT = 30.0  # seconds
+IDLE_CHECK = 0.2  # seconds between looks at the queues in burst mode
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended.
+
+    Args:
+        returned: jobs that outran the drain and were given back to their queues.
+    """
+
+    returned: int = 0
+
+
+class Worker:
+    """Consumes the queues of some consumers until `stop`.
+
+    Args:
+        consumers: in strict mode the first has the highest priority.
+        settings: everything adjustable.
+        strict: queues share the slots, and a queue runs only while all before it are empty; otherwise each
+            queue has its own slots, so a slow one cannot hold up the others.
+        burst: end when all queues are empty and nothing runs; jobs that wait for a retry are not waited for.
+        start_timeout: seconds to wait for a broker that has never answered.
+        metrics: where to count.
+    """
+
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        settings: Settings,
+        *,
+        strict: bool = False,
+        burst: bool = False,
+        start_timeout: float = START_TIMEOUT,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._consumers = consumers
+        self._settings = settings
+        self._names = Names(settings.namespace)
+        self._strict = strict
+        self._burst = burst
+        self._start_timeout = start_timeout
+        self._metrics = metrics or Metrics()
+        self._stopping = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._was_connected = False
+        self._freed = asyncio.Event()
+        self._lanes: list[Lane] = []
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._metrics
+
+    def stop(self) -> None:
+        """Begin to drain: take nothing new, finish what runs, give back the rest."""
+        self._stopping.set()
+
+    async def consuming(self) -> None:
+        """Return once all queues are consumed."""
+        await self._connected.wait()
+
+    async def run(self) -> Ending:
+        """Work until stopped (or, in burst mode, until all queues are empty).
+
+        Raises:
+            ConfigurationError: it cannot work like this.
+            BrokerUnreachable: no broker answered within `start_timeout`.
+        """
+        threads = Threads(self._settings.concurrency * (1 if self._strict else len(self._consumers)))
+        self._publisher = Publisher(
+            self._settings,
+            f"publisher of {self._title}",
+            on_published=lambda outcome: self._metrics.published.labels(outcome).inc(),
+        )
+        self._lanes = self._make_lanes(threads)
+        started: list[tuple[Consumer, Executor]] = []
+        try:
+            for consumer, executor in self._executors.items():
+                started.append((consumer, executor))
+                await self._call_hooks(consumer.startup, executor, "start-up hook")
+            return await self._work()
+        finally:
+            for consumer, executor in reversed(started):
+                with suppress(ConfigurationError):
+                    await self._call_hooks(consumer.shutdown, executor, "shut-down hook")
+            await self._publisher.close()
+            threads.close()
+
+    @property
+    def _title(self) -> str:
+        return " ".join(consumer.queue for consumer in self._consumers)
+
+    def _make_lanes(self, threads: Threads) -> list[Lane]:
+        settings = self._settings
+        settlement = Settlement(self._names, self._publisher, settings.publish_timeout)
+        shared = Slots(settings.concurrency)
+        lanes = []
+        self._executors: dict[Consumer, Executor] = {}
+        for consumer in self._consumers:
+            for job in consumer.jobs.values():
+                job.signature.check()
+            self._metrics.prepare(consumer.queue, list(consumer.jobs), settings.concurrency)
+            executor = self._executors[consumer] = Executor(
+                consumer,
+                threads,
+                max_message_size=settings.max_message_size,
+                unknown_job_delay=settings.unknown_job_delay,
+                unknown_job_tries=settings.unknown_job_tries,
+                on_abandoned=self._metrics.abandoned.labels(consumer.queue).inc,
+            )
+            slots = shared if self._strict else Slots(settings.concurrency)
+            lanes.append(Lane(consumer, executor, settlement, slots, self._metrics, self._pump))
+        return lanes
+
+    async def _call_hooks(self, hooks: list[Hook], executor: Executor, what: str) -> None:
+        for hook in hooks:
+            try:
+                await executor.call_hook(hook)
+            except Exception as error:
+                name = getattr(hook, "__qualname__", str(hook))
+                log.error(f"{what} failed", hook=name, exc_info=error)
+                raise ConfigurationError(f"{what} {name} failed: {type(error).__name__}: {error}") from error
+
+    # -- sessions
+
+    async def _work(self) -> Ending:
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not stopping.done():
+                session = await self._open_session()
+                if session is None:
+                    break
+                ended = asyncio.create_task(session.ended())
+                chores = asyncio.create_task(self._chores(session))
+                await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                ended.cancel()
+                chores.cancel()
+                await asyncio.gather(ended, chores, return_exceptions=True)
+                if stopping.done():
+                    return await self._drain(session)
+                await self._leave(session)
+            return await self._drain(None)
+        finally:
+            stopping.cancel()
+
+    async def _open_session(self) -> Session | None:
+        """A session that consumes all queues; None when told to stop before there was one."""
+        transient: tuple[type[BaseException], ...] = (BrokerUnreachable, ConnectionLost, *LOST)
+        if self._was_connected:  # what worked once may work again: a password restored, a queue re-created
+            transient = (*transient, BrokerJobsError)
+        try:
+            async for attempt in AsyncRetrying(
+                wait=wait_random_exponential(multiplier=0.2, max=30),
+                stop=stop_never if self._was_connected else stop_after_delay(self._start_timeout),
+                retry=retry_if_exception_type(transient),
+                sleep=self._pause,
+                before_sleep=_say_unreachable,
+                reraise=True,
+            ):
+                with attempt:
+                    if self._stopping.is_set():
+                        return None
+                    return await self._try_session()
+        except ConnectionLost as error:
+            raise BrokerUnreachable(str(error)) from None
+        return None
+
+    async def _try_session(self) -> Session:
+        session = await Session.open(self._settings, f"worker of {self._title}")
+        try:
+            await self._ensure_topology(session)
+            for lane in self._lanes:
+                await session.consume(
+                    self._names.queue(lane.queue),
+                    lane.queue,
+                    lane.consumer.prefetch or self._settings.prefetch or self._settings.concurrency,
+                    lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
+                )
+        except BaseException:
+            await self._leave(session)
+            raise
+        log.info("consuming", queues=self._title, rabbitmq=str(session.connection.capabilities),
+                 broker=self._settings.address, concurrency=self._settings.concurrency)  # fmt: skip
+        self._metrics.connected.labels("consumer").set(1)
+        self._was_connected = True
+        self._connected.set()
+        return session
+
+    async def _ensure_topology(self, session: Session) -> None:
+        connection, settings = session.connection, self._settings
+        shared = topology.shared(self._names)
+        queues = [
+            topology_of(consumer, session.connection.capabilities, settings) for consumer in self._consumers
+        ]
+        match settings.topology:
+            case "declare":
+                await declare.apply_shared(connection, self._names, shared, settings)
+                for consumer, parts in zip(self._consumers, queues, strict=True):
+                    keep = (consumer.queue_type or settings.queue_type) == "auto"
+                    for difference in await declare.apply(connection, parts, settings, keep=keep):
+                        log.warning("queue kept as it is", queue=consumer.queue, difference=difference)
+            case "check":
+                missing = [
+                    part for parts in (shared, *queues) for part in await declare.missing(connection, parts)
+                ]
+                if missing:
+                    names = ", ".join(part.name for part in missing)
+                    raise TopologyMismatch(f"missing in RabbitMQ: {names}; run `brokerjobs topology apply`")
+
+    async def _leave(self, session: Session) -> None:
+        if session.has_ended and not self._stopping.is_set():
+            log.warning("session ended", reason=session.reason, hint="running jobs go on; connecting again")
+        self._connected.clear()
+        self._metrics.connected.labels("consumer").set(0)
+        await session.close()
+        for lane in self._lanes:
+            lane.forget_inbox()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep between tries, unless told to stop meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    # -- deliveries
+
+    def _take(self, lane: Lane, delivery: object) -> None:
+        lane.take(delivery)  # type: ignore[arg-type]
+        self._pump()
+
+    def _pump(self) -> None:
+        """Start what can start, the first lanes first."""
+        self._freed.set()
+        if self._stopping.is_set():
+            return
+        for lane in self._lanes:
+            while lane.start_next():
+                pass
+
+    # -- beside the jobs
+
+    async def _chores(self, session: Session) -> None:
+        """What a session does besides consuming, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep(session))
+            if self._strict:
+                group.create_task(self._return_stale())
+            if self._burst:
+                group.create_task(self._stop_when_empty(session))
+
+    async def _sweep(self, session: Session) -> None:
+        """Route jobs that were published before their queue was there."""
+        while self._settings.topology != "none":
+            try:
+                bindings = [
+                    binding
+                    for consumer in self._consumers
+                    for binding in topology_of(
+                        consumer, session.connection.capabilities, self._settings
+                    ).bindings
+                ]
+                moved = await sweep(self._settings, bindings, self._publisher)
+                if moved:
+                    log.info("unrouted jobs routed", count=moved)
+            except (*LOST, BrokerJobsError) as error:
+                log.debug("no sweep of unrouted jobs", error=str(error))
+            await self._pause(self._settings.sweep_interval)
+
+    async def _return_stale(self) -> None:
+        while True:
+            await self._pause(STALE / 4)
+            for lane in self._lanes:
+                await lane.return_inbox(older_than=STALE)
+
+    async def _stop_when_empty(self, session: Session) -> None:
+        while not self._stopping.is_set():
+            with suppress(*LOST):
+                ready = [
+                    await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in self._lanes
+                ]
+                if not any(ready) and all(lane.is_idle for lane in self._lanes):
+                    log.info("all queues are empty", queues=self._title)
+                    self.stop()
+                    return
+            await self._pause(IDLE_CHECK)
+
+    async def _drain(self, session: Session | None) -> Ending:
+        running = sum(lane.running for lane in self._lanes)
+        log.info("draining", running=running, timeout=self._settings.drain_timeout)
+        if session is not None:
+            for lane in self._lanes:
+                await session.cancel(lane.queue)
+                await lane.return_inbox()
+        returned = await asyncio.gather(*(lane.drain(self._settings.drain_timeout) for lane in self._lanes))
+        if session is not None:
+            await self._leave(session)
+        ending = Ending(returned=sum(returned))
+        log.info("stopped", returned=ending.returned)
+        return ending
+
+
+def topology_of(consumer: Consumer, capabilities: Capabilities, settings: Settings) -> Topology:
+    """The parts that one consumer needs besides the shared ones."""
+    return topology.for_queue(
+        Names(settings.namespace),
+        consumer.queue,
+        capabilities,
+        bind=consumer.bind,
+        queue_type=consumer.queue_type or settings.queue_type,
+        priorities=consumer.priorities,
+    )
+
+
+def _say_unreachable(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("no session yet", error=str(error), next_try_in=round(state.upcoming_sleep, 1))
