@@ -1,0 +1,5 @@
+"""`python -m brokerjobs` is the command `brokerjobs`."""
+
+from brokerjobs.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""The command line: parse, call, print. One file per verb; each is loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from brokerjobs import __version__
+from brokerjobs.cli.exits import exit_code
+from brokerjobs.errors import BrokerJobsError
+
+# verb → module that holds its `command`, and the line that `--help` shows
+VERBS = {
+    "broker": ("broker", "A private RabbitMQ for daily work: start, stop, status, url."),
+    "config": ("config", "Each setting, its value, and where it came from."),
+    "consume": ("consume", "Run a worker for one or more queues."),
+    "dead": ("dead", "Dead letters: list, show, replay, drop."),
+    "jobs": ("jobs", "The jobs that the consumers declare."),
+    "publish": ("publish", "Publish one job by its name."),
+    "queues": ("queues", "What waits, runs, and died, per queue."),
+    "topology": ("topology", "Exchanges, queues and bindings: show, apply, check."),
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module only when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command = importlib.import_module(f"brokerjobs.cli.{VERBS[name][0]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(VERBS.items())])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="brokerjobs")
+def cli() -> None:
+    """Background jobs on RabbitMQ."""
+
+
+def main() -> NoReturn:
+    """Run the command line: errors are one line, exit codes are those of docs/cli.md."""
+    try:
+        result: Any = cli(standalone_mode=False, prog_name="brokerjobs")
+    except click.exceptions.Abort:
+        fail("aborted", 130)
+    except click.UsageError as error:
+        usage = error.ctx.get_usage() + "\n" if error.ctx else ""
+        print(usage, end="", file=sys.stderr)
+        fail(error.format_message(), 2)
+    except click.ClickException as error:
+        fail(error.format_message(), error.exit_code)
+    except BrokerJobsError as error:
+        fail(str(error), exit_code(error))
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:  # `brokerjobs queues | head`
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    print(f"brokerjobs: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,22 @@
+"""Exit codes, as sysexits.h has them where it has one."""
+
+from __future__ import annotations
+
+from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
+
+DONE = 0
+FAILURE = 1
+USAGE = 2
+UNREACHABLE = 69  # no broker answers
+DRAIN_TIMEOUT = 75  # stopped, but some jobs had to be given back unfinished
+CONFIGURATION = 78  # wrong settings, password, permissions or topology
+INTERRUPTED = 130  # a second Ctrl-C or SIGTERM: ended at once
+
+
+def exit_code(error: BrokerJobsError) -> int:
+    match error:
+        case BrokerUnreachable():
+            return UNREACHABLE
+        case ConfigurationError():
+            return CONFIGURATION
+    return FAILURE

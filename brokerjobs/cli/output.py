@@ -1,0 +1,58 @@
+"""Print results: JSON for programs, tables for people on a terminal, plain columns elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+Rows = Sequence[Sequence[object]]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Rows, *, empty: str = "nothing") -> None:
+    """A table of rich on a terminal; tab-separated lines with a header elsewhere, for cut and awk."""
+    if not sys.stdout.isatty():
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(_plain(cell) for cell in row))
+        return
+    if not rows:
+        click.echo(empty)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_safe(cell) for cell in row))
+    Console().print(table)
+
+
+def _plain(cell: object) -> str:
+    return "" if cell is None else _printable(str(cell)).replace("\t", " ").replace("\n", " ")
+
+
+def _safe(cell: object) -> str:
+    from rich.markup import escape
+
+    return "" if cell is None else escape(_printable(str(cell)))
+
+
+def _printable(text: str) -> str:
+    """Job arguments and errors are strangers' text: no control sequence of theirs reaches the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
