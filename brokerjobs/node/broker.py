@@ -95,8 +95,9 @@ def choose(
     """An installation to run a private node of; arguments and errors as for `obtain`."""
     if rabbitmq:
         folder = Path(rabbitmq).expanduser()
-        is_folder = rabbitmq not in fetch.SUITES and folder.is_dir()
-        return Installation.at(folder) if is_folder else fetch.fetch(rabbitmq, say=say)
+        if "/" in rabbitmq or (folder.is_dir() and rabbitmq not in fetch.SUITES):
+            return Installation.at(folder)
+        return fetch.fetch(rabbitmq, say=say)
     try:
         return installation.find() or package_manager.install(yes=yes, say=say, ask=ask)
     except (RabbitMQNotFound, RabbitMQNotInstalled) as error:
@@ -109,7 +110,7 @@ def _at(url: str) -> Broker:
         socket.create_connection((host, port), _ANSWER_TIMEOUT).close()
     except OSError as error:
         raise RabbitMQUnavailable(
-            f"BROKERJOBS_URL names {host}:{port}, where nothing answers ({error}): "
+            f"BROKERJOBS_URL names {host}:{port}, where nothing answers ({error.strerror or error}): "
             "start that RabbitMQ, correct the URL, or unset it"
         ) from None
     return Broker(url=url, how=f"the RabbitMQ at {host}:{port} that BROKERJOBS_URL names")

@@ -60,6 +60,8 @@ class Installation:
             RabbitMQNotFound: there is none, it lacks Erlang, or it is too old.
         """
         folder = folder.expanduser().absolute()
+        if not folder.is_dir():
+            raise RabbitMQNotFound(f"no such folder: {folder}")
         for scripts in folder / "usr/lib/rabbitmq/bin", folder / "sbin", folder:
             if (installation := _from_scripts(scripts, _erlang_near(folder))) is not None:
                 return installation
