@@ -145,9 +145,10 @@ class Retry:
     def bound(self, attempt: int) -> float:
         """The longest wait after this attempt, in seconds, without jitter."""
         try:
-            return min(self.cap, self.first * float(self.factor ** (attempt - 1)))
+            bound: float = self.first * self.factor ** (attempt - 1)
         except OverflowError:
             return self.cap
+        return min(self.cap, bound)
 
     def __repr__(self) -> str:
         if self.delays is not None:

@@ -64,7 +64,7 @@ class Connection:
         try:
             async with asyncio.timeout(settings.connect_timeout):
                 inner = await aio_pika.connect(url_for_client(settings), client_properties=properties)
-                return cls(inner, settings)  # type: ignore[arg-type]
+                return cls(inner, settings)
         except (ConfigurationError, BrokerUnreachable):
             raise
         except (*LOST, TimeoutError, ValueError) as error:

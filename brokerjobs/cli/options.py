@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import click
 
-url_option = click.option("--url", metavar="URL", help="Where RabbitMQ is. Better set BROKERJOBS_URL: others see arguments.")
-consumers_option = click.option("--consumers", metavar="PACKAGE", help="Package that holds the consumers [consumers].")
+url_option = click.option(
+    "--url", metavar="URL", help="Where RabbitMQ is. Better set BROKERJOBS_URL: others see arguments."
+)
+consumers_option = click.option(
+    "--consumers", metavar="PACKAGE", help="Package that holds the consumers [consumers]."
+)
 namespace_option = click.option("--namespace", metavar="WORD", help="Prefix of all exchanges and queues.")

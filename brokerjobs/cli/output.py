@@ -54,5 +54,3 @@ def _safe(cell: object) -> str:
 def _printable(text: str) -> str:
     """Job arguments and errors are strangers' text: no control sequence of theirs reaches the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
-
-

@@ -1,0 +1,159 @@
+"""`brokerjobs consume QUEUE…`: run a worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brokerjobs import discovery, logs, settings
+from brokerjobs.cli.completion import complete_queue
+from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
+from brokerjobs.cli.options import consumers_option, namespace_option, url_option
+from brokerjobs.errors import ConfigurationError
+from brokerjobs.settings import Settings
+
+
+@click.command()
+@click.argument("queues", nargs=-1, metavar="QUEUE…", shell_complete=complete_queue)
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs that run at once, per queue [10].")
+@click.option(
+    "--prefetch", type=click.IntRange(1, 65535), help="Unacknowledged deliveries per queue [as many as run]."
+)
+@click.option(
+    "--strict", is_flag=True, help="Queues in order: one runs only while those before it are empty."
+)
+@click.option(
+    "--burst", is_flag=True, help="End when all queues are empty; waiting retries are not waited for."
+)
+@click.option(
+    "--reload", "reloading", is_flag=True, help="Restart when a Python file changes (for development)."
+)
+@click.option("--drain-timeout", metavar="DURATION", help="How long SIGTERM lets running jobs finish [25s].")
+@click.option(
+    "--start-timeout", metavar="DURATION", default="30s", help="How long to wait for a first broker [30s]."
+)
+@click.option(
+    "--topology", type=click.Choice(["declare", "check", "none"]), help="What to do about queues [declare]."
+)
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics here.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
+@consumers_option
+@namespace_option
+@url_option
+def command(
+    queues: tuple[str, ...], strict: bool, burst: bool, reloading: bool, start_timeout: str, **given: Any
+) -> int:
+    """Run the jobs of one or more queues; all that the package declares when none is named.
+
+    Side by side, each queue has its own --concurrency, so that a slow one cannot hold up the others.
+    SIGTERM and Ctrl-C drain: nothing new starts, running jobs finish, the rest goes back. A second one ends at once.
+
+    Exit codes: 0 drained, 1 failure, 2 usage, 69 no broker, 75 drained but jobs had to be given back,
+    78 configuration, 130 ended at once.
+    """
+    chosen = settings.load(**given)
+    if reloading:
+        return _reload(chosen)
+    logs.configure(chosen.log_level, chosen.log_format)
+    return _run(lambda: _consume(queues, chosen, strict, burst, start_timeout))
+
+
+async def _consume(
+    queues: tuple[str, ...], chosen: Settings, strict: bool, burst: bool, start_timeout: str
+) -> int:
+    from brokerjobs.client import Client
+    from brokerjobs.durations import seconds
+    from brokerjobs.metrics import Metrics
+    from brokerjobs.transport import use_sender
+    from brokerjobs.worker import Worker
+
+    consumers = discovery.find(chosen.consumers, queues)
+    metrics = Metrics()
+    worker = Worker(
+        consumers,
+        chosen,
+        strict=strict,
+        burst=burst,
+        start_timeout=seconds(start_timeout, name="--start-timeout"),
+        metrics=metrics,
+    )
+    server = None
+    if chosen.metrics_port is not None:
+        server = metrics.serve(chosen.metrics_host, chosen.metrics_port)
+        logs.log.info("serving metrics", address=f"http://{chosen.metrics_host}:{server.server_port}/metrics")
+    _on_signals(worker.stop)
+    client = Client(settings=chosen, metrics=metrics)
+    before = use_sender(client)  # jobs that send jobs use the worker's broker
+    try:
+        ending = await worker.run()
+    finally:
+        use_sender(before)
+        await client.aclose()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+    return DRAIN_TIMEOUT if ending.returned else DONE
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """The first signal drains, the second ends the process: the broker gives back what it held."""
+    told = False
+
+    def handle() -> None:
+        nonlocal told
+        if told:
+            logs.log.warning("ended at once", hint="unfinished jobs are delivered again")
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        told = True
+        stop()
+
+    loop = asyncio.get_running_loop()
+    for number in signal.SIGTERM, signal.SIGINT:
+        loop.add_signal_handler(number, handle)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run on uvloop where there is one."""
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def _reload(chosen: Settings) -> int:
+    """Run the same command without --reload as a child, again after each change."""
+    try:
+        import watchfiles
+    except ImportError:
+        raise ConfigurationError("--reload needs watchfiles: pip install 'brokerjobs[reload]'") from None
+    child = [sys.executable, "-m", "brokerjobs", *(word for word in sys.argv[1:] if word != "--reload")]
+    logs.configure(chosen.log_level, chosen.log_format)
+    logs.log.info("watching for changes", folder=str(Path.cwd()))
+    watchfiles.run_process(
+        Path.cwd(),
+        target=_quote(child),
+        target_type="command",
+        watch_filter=watchfiles.PythonFilter(),
+        sigint_timeout=int(chosen.drain_timeout) + 5,
+        callback=lambda changes: logs.log.info("reloading", changed=sorted(path for _, path in changes)[0]),
+    )
+    return DONE
+
+
+def _quote(command: list[str]) -> str:
+    import shlex
+
+    return shlex.join(command)
