@@ -19,7 +19,7 @@ from brokerjobs.errors import DelayTooLong
 
 LEVELS = 28
 UNIT = 0.125  # seconds: a power of two, so whole seconds need no more bits than with levels of 1 s
-LONGEST = (2**LEVELS - 1) * UNIT  # seconds, 388 days
+LONGEST: float = (2**LEVELS - 1) * UNIT  # seconds, 388 days
 
 
 def units(seconds: float) -> int:

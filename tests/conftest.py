@@ -1,0 +1,149 @@
+"""Real brokers for tests: one private node per RabbitMQ version, a fresh virtual host per test.
+
+`RABBITMQ="3.10 4.3"` says which versions; without it these two are fetched, or, where that is impossible, the
+installed one is used. No broker is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from brokerjobs import Consumer, Worker
+from brokerjobs import settings as settings_module
+from brokerjobs.client import Client
+from brokerjobs.node.errors import RabbitMQUnavailable
+from brokerjobs.node.fetch import default_cache, fetch
+from brokerjobs.node.installation import Installation, find
+from brokerjobs.node.private import PrivateNode
+from brokerjobs.settings import Settings
+from brokerjobs.transport import use_sender
+
+VERSIONS = os.environ.get("RABBITMQ", "3.10 4.3").split()
+
+StartWorker = Callable[..., Awaitable[Worker]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each version's tests in one process, so that each version needs one node."""
+    for item in items:
+        version = getattr(item, "callspec", None) and item.callspec.params.get("node")  # type: ignore[attr-defined]
+        if version:
+            item.add_marker(pytest.mark.broker)
+            item.add_marker(pytest.mark.xdist_group(f"rabbitmq-{version}"))
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Callable[[str], PrivateNode]]:
+    started: dict[str, PrivateNode] = {}
+
+    def node_of(version: str) -> PrivateNode:
+        if version not in started:
+            started[version] = PrivateNode(_installation(version)).start()
+        return started[version]
+
+    yield node_of
+    for node in started.values():
+        node.close()
+
+
+def _installation(version: str) -> Installation:
+    try:
+        return fetch(version, default_cache())
+    except RabbitMQUnavailable:
+        installed = find()
+        if installed is not None and "RABBITMQ" not in os.environ:
+            return installed
+        raise
+
+
+@pytest.fixture(params=VERSIONS)
+def node(request: pytest.FixtureRequest, nodes: Callable[[str], PrivateNode]) -> PrivateNode:
+    """A running node; shared by tests, so do not stop or kill it."""
+    return nodes(request.param)
+
+
+@pytest.fixture
+def vhost(node: PrivateNode) -> Iterator[str]:
+    """A fresh virtual host."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    management(node, "PUT", f"/api/vhosts/{name}")
+    yield name
+    management(node, "DELETE", f"/api/vhosts/{name}")
+
+
+def management(node: PrivateNode, method: str, path: str, body: bytes | None = None) -> bytes:
+    """One call of the management HTTP API."""
+    request = urllib.request.Request(  # noqa: S310
+        node.http_url.replace("guest:guest@", "") + path,
+        data=body,
+        method=method,
+        headers={
+            "Authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
+            "Content-Type": "application/json",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return bytes(answer.read())
+
+
+@pytest.fixture
+def url(node: PrivateNode, vhost: str) -> str:
+    return node.url.rpartition("/")[0] + "/" + vhost
+
+
+@pytest.fixture
+def settings(url: str) -> Settings:
+    """Settings for the fresh virtual host, with short waits."""
+    return settings_module.load(
+        url=url, unknown_job_delay=0.25, publish_timeout=15.0, drain_timeout=10.0, sweep_interval=0.5
+    )
+
+
+@pytest.fixture
+def environment(url: str, tmp_path: os.PathLike[str]) -> dict[str, str]:
+    """The environment for commands that a test runs: this broker, and nothing of the developer's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BROKERJOBS_")}
+    return {**kept, "BROKERJOBS_URL": url, "BROKERJOBS_UNKNOWN_JOB_DELAY": "0.25", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """A client that `job.send` uses too."""
+    client = Client(settings=settings)
+    before = use_sender(client)
+    yield client
+    use_sender(before)
+    await client.aclose()
+
+
+@pytest.fixture
+async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
+    """Start a worker for consumers and wait until it consumes; it is stopped at the end of the test."""
+    started: list[tuple[Worker, asyncio.Task[object]]] = []
+
+    async def start(*consumers: Consumer, settings: Settings = settings, **options: object) -> Worker:
+        worker = Worker(consumers, settings, **options)  # type: ignore[arg-type]
+        running = asyncio.create_task(worker.run())
+        consuming = asyncio.create_task(worker.consuming())
+        started.append((worker, running))
+        await asyncio.wait({running, consuming}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        consuming.cancel()
+        with suppress(asyncio.CancelledError):
+            await consuming
+        if running.done():
+            running.result()
+        return worker
+
+    yield start
+    for worker, _ in started:
+        worker.stop()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(running for _, running in started), return_exceptions=True)
