@@ -129,6 +129,14 @@ class Names:
         return self._in(f"{name}.dead")
 
 
+def reader_of(queue: str) -> str:
+    """The exclusive queue whose owner alone goes through `queue`, until its connection ends.
+
+    An exclusive consumer will not do: quorum queues accept a second one (3.10 to 4.3, measured).
+    """
+    return f"{queue}.reader"
+
+
 def check_word(name: str, what: str) -> str:
     """The name, if it may stand in exchanges, queues and routing keys.
 
@@ -273,16 +281,20 @@ def _dead_arguments(kind: QueueType) -> dict[str, Argument]:
 
 def matches(pattern: str, routing_key: str) -> bool:
     """Whether a topic exchange would route `routing_key` by `pattern` (AMQP 0-9-1, section 3.1.3.3)."""
-    return _match(pattern.split("."), routing_key.split("."))
+    words = _words(routing_key)
+    taken = {0}  # how many words the pattern can have used up so far
+    for part in _words(pattern):
+        if part == "#":
+            taken = set(range(min(taken), len(words) + 1))
+        else:
+            taken = {count + 1 for count in taken if count < len(words) and part in ("*", words[count])}
+        if not taken:
+            return False
+    return len(words) in taken
 
 
-def _match(pattern: list[str], words: list[str]) -> bool:
-    if not pattern:
-        return not words
-    head, *rest = pattern
-    if head == "#":
-        return any(_match(rest, words[skip:]) for skip in range(len(words) + 1))
-    return bool(words) and head in ("*", words[0]) and _match(rest, words[1:])
+def _words(text: str) -> list[str]:
+    return text.split(".") if text else []
 
 
 def route(names: Names, routing_key: str, delay_seconds: float) -> tuple[str, str]:
