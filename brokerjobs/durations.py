@@ -34,7 +34,10 @@ def _parse(value: Duration, name: str) -> float:
         case bool():
             pass
         case int() | float():
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:  # an int of some 300 digits
+                return math.inf
         case timedelta():
             return value.total_seconds()
         case str():
