@@ -14,6 +14,8 @@
     │   └── BrokerUnreachable       no connection within the deadline
     ├── PublishUnknown              may be queued: a resend with the same id is safe
     ├── UndecodableMessage          a delivery that no job can take (worker side)
+    ├── QueueInUse                  somebody else goes through a queue that is for one at a time
+    ├── UnknownDeadLetter           no dead letter has this id, or several have
     ├── WrongLoop                   a blocking call on a running event loop
     └── JobTimeout                  one attempt took longer than its timeout
 
@@ -90,6 +92,14 @@ class UndecodableMessage(BrokerJobsError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class QueueInUse(BrokerJobsError):
+    """Somebody else goes through a queue that is for one at a time."""
+
+
+class UnknownDeadLetter(BrokerJobsError):
+    """No dead letter has this id, or several have."""
 
 
 class WrongLoop(BrokerJobsError):

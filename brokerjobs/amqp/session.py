@@ -8,7 +8,7 @@ because its tag may by then belong to another message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -106,6 +106,7 @@ class Session:
         self._ended = asyncio.Event()
         self._channels: dict[str, AbstractChannel] = {}
         self._tags: dict[str, str] = {}
+        self._starts: dict[str, Callable[[], Awaitable[None]]] = {}
         self.reason = ""
         self._watcher = asyncio.create_task(self._watch_connection())
         self._watchers: set[asyncio.Future[Any]] = set()
@@ -154,10 +155,15 @@ class Session:
         async def take(message: DeliveredMessage) -> None:
             on_delivery(Delivery(self, name, message))
 
+        async def start() -> None:
+            consumed = await channel.basic_consume(queue, take, exclusive=exclusive)
+            self._tags[name] = consumed.consumer_tag or ""
+
+        self._starts[name] = start
         try:
             async with deadline(STEP_TIMEOUT, f"consume {queue}"):
                 await channel.basic_qos(prefetch_count=prefetch)
-                consumed = await channel.basic_consume(queue, take, exclusive=exclusive)
+                await start()
         except aiormq.exceptions.ChannelNotFoundEntity:
             raise TopologyMismatch(
                 f"there is no queue {queue!r}: run `brokerjobs topology apply`, or set topology to declare"
@@ -166,7 +172,19 @@ class Session:
             raise explain_channel_error(error, self._settings) from None
         except LOST as error:
             raise ConnectionLost(str(error)) from None
-        self._tags[name] = consumed.consumer_tag or ""
+
+    async def renew(self, name: str) -> None:
+        """Consume anew beside what is held unsettled: a new consumer may hold another prefetch of messages.
+
+        Raises:
+            ConnectionLost: the session has ended.
+        """
+        await self.cancel(name)
+        try:
+            async with deadline(STEP_TIMEOUT, f"consume {name} again"):
+                await self._starts[name]()
+        except LOST as error:
+            raise ConnectionLost(str(error)) from None
 
     async def cancel(self, name: str) -> None:
         """Stop deliveries of one queue; what has arrived can still be settled."""
