@@ -14,31 +14,38 @@ JSON = "application/json"
 
 Arguments = tuple[list[Any], dict[str, Any]]
 
-# A number with so large an exponent would silently become infinite.
-_HUGE_EXPONENT = re.compile(rb"\d[eE]\+?\d{3}")
-_NOT_A_NUMBER = re.compile(rb"NaN|Infinity")
+# A number with so large an exponent, or so many digits, may silently become infinite.
+_HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
+# What the encoder writes, and `decode` would refuse; in a text it is harmless.
+_DOUBTFUL = re.compile(rb"NaN|Infinity|\d{4000}")
+_DOUBTFUL_DEPTH = 190
 
 
 def encode(arguments: Any) -> bytes:
     """The JSON for the arguments.
 
     Raises:
-        NotSerializable: for what JSON cannot carry: unknown types, NaN and infinity, cycles, lone surrogates.
+        NotSerializable: for what JSON cannot carry: unknown types, NaN and infinity, cycles, lone surrogates,
+            more than about 200 levels, ints of more than 4,300 digits.
     """
     try:
         body = to_json(arguments)
     except PydanticSerializationError as error:
         raise NotSerializable(f"the arguments cannot be written as JSON: {error}") from None
-    if _NOT_A_NUMBER.search(body):
-        _refuse_nan(body)
+    if _DOUBTFUL.search(body) or body.count(b"[") + body.count(b"{") > _DOUBTFUL_DEPTH:
+        _read_again(body)
     return body
 
 
-def _refuse_nan(body: bytes) -> None:
+def _read_again(body: bytes) -> None:
+    """Refuse what no worker could decode; parsing every body would cost as much as writing it."""
     try:
         from_json(body, allow_inf_nan=False)
-    except ValueError:
-        raise NotSerializable("the arguments hold NaN or infinity, which JSON has no word for") from None
+    except ValueError as error:
+        raise NotSerializable(
+            f"the arguments could not be read again as JSON ({error}): it has no word for NaN and infinity, "
+            "and is read to about 200 levels and 4,300 digits"
+        ) from None
 
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> Arguments:
@@ -75,7 +82,7 @@ def _parse(body: bytes) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body)}") from None
-    if _HUGE_EXPONENT.search(body) and _holds_infinity(value):
+    if _HUGE_NUMBER.search(body) and _holds_infinity(value):
         raise UndecodableMessage("json", "the body holds a number too large to represent")
     return value
 
@@ -83,8 +90,12 @@ def _parse(body: bytes) -> Any:
 def _hint(body: bytes) -> str:
     if body.startswith(b"\xef\xbb\xbf"):
         return " (it starts with a byte order mark; send UTF-8 without one)"
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in body[:4]:
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in body[:2]:
         return " (it looks like UTF-16; send UTF-8)"
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return " (it is not UTF-8)"
     return ""
 
 
