@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,8 +36,10 @@ START_TIMEOUT = 120.0  # seconds; 2 to 6 on an idle machine
 STOP_TIMEOUT = 60.0
 # Printed by every version since 3.0 when plugins and listeners are up, and by this node only. A
 # probe of its port could meet somebody else there, and would leave warnings in the node's log.
-_SAYS_READY = b" completed with "
+_SAYS_READY = " completed with "
 _SURELY_STARTED = 30.0
+_ERROR = re.compile(r"\[error\] <[\d.]+> ?(.*)")
+_LINES = 12  # of the log, in an error
 
 
 class PrivateNode:
@@ -156,12 +159,6 @@ class PrivateNode:
             raise NodeFailed(f"{text}: exit {done.returncode}\n{done.stdout}{done.stderr}".strip())
         return done.stdout
 
-    def log_tail(self, lines: int = 30) -> str:
-        """The end of its log."""
-        with contextlib.suppress(FileNotFoundError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        return ""
-
     # ---- life
 
     def start(
@@ -213,11 +210,9 @@ class PrivateNode:
         process = self._running()
         in_time = wait_until(lambda: self._is_ready() or process.poll() is not None, timeout=timeout)
         if process.returncode is not None:
-            raise NodeFailed(f"{self.name} died at its start; its log ends:\n{self.log_tail()}")
+            raise NodeFailed(f"{self.name} died at its start:\n{self._last_words()}")
         if not in_time:
-            raise NodeFailed(
-                f"{self.name} was not ready after {timeout:.0f} s; its log ends:\n{self.log_tail()}"
-            )
+            raise NodeFailed(f"{self.name} was not ready after {timeout:.0f} s:\n{self._last_words()}")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Stop it in good order; the data stays.
@@ -292,12 +287,22 @@ class PrivateNode:
             port.close()
 
     def _is_ready(self) -> bool:
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            if _SAYS_READY in log.read():
-                return True
+        if _SAYS_READY in self._log_since_start():
+            return True
         # Should a later version word it otherwise.
         return time.monotonic() - self._started > _SURELY_STARTED and listens(self.ports.amqp)
+
+    def _log_since_start(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _last_words(self) -> str:
+        """Its first errors, which name the cause; otherwise how its log ends."""
+        lines = self._log_since_start().splitlines()
+        errors = [found[1] for line in lines if (found := _ERROR.search(line)) and found[1].strip()]
+        where = [] if self._temporary else [f"the whole log: {self.log}"]
+        return "\n".join([*(errors[:_LINES] or lines[-_LINES:]), *where])
 
     def _write_files(self) -> None:
         project = configuration.project_conf().read_text()

@@ -110,7 +110,11 @@ def test_a_person_is_asked_first_and_may_decline(programs: Programs) -> None:
     asked: list[str] = []
 
     def answer(yes: bool) -> Callable[[str], bool]:
-        return lambda question: asked.append(question) or yes
+        def answer_to(question: str) -> bool:
+            asked.append(question)
+            return yes
+
+        return answer_to
 
     with pytest.raises(RabbitMQNotInstalled, match=f"by hand: {INSTALL}"):
         package_manager.install(ask=answer(False))
