@@ -120,9 +120,9 @@ class PrivateNode:
         """Of the Erlang process.
 
         Raises:
-            NodeFailed: it does not run.
+            NodeFailed: it was not started, or was ended by this object.
         """
-        return self._running().pid
+        return self._started_process().pid
 
     @property
     def is_running(self) -> bool:
@@ -207,7 +207,7 @@ class PrivateNode:
         Raises:
             NodeFailed: it died or was not ready in time.
         """
-        process = self._running()
+        process = self._started_process()
         in_time = wait_until(lambda: self._is_ready() or process.poll() is not None, timeout=timeout)
         if process.returncode is not None:
             raise NodeFailed(f"{self.name} died at its start:\n{self._last_words()}")
@@ -221,7 +221,7 @@ class PrivateNode:
             timeout: seconds after which it is killed.
         """
         if self.is_running:
-            process = self._running()
+            process = self._started_process()
             process.terminate()
             process.send_signal(signal.SIGCONT)  # it may be paused
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -238,11 +238,11 @@ class PrivateNode:
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): it answers nothing, but its connections stay open."""
-        self._running().send_signal(signal.SIGSTOP)
+        self._started_process().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it run on after `pause`."""
-        self._running().send_signal(signal.SIGCONT)
+        self._started_process().send_signal(signal.SIGCONT)
 
     def restart(self, *, kill: bool = False) -> Self:
         """Stop it, or kill it, and start it again."""
@@ -263,7 +263,7 @@ class PrivateNode:
         """Leave it running, with its epmd, when this process ends; see `start(outlive=True)`."""
         self._free_ports()
         self._realm.let_go()
-        leave_running(self._running())
+        leave_running(self._started_process())
 
     def __enter__(self) -> Self:
         try:
@@ -277,8 +277,9 @@ class PrivateNode:
 
     # ---- inside
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+    def _started_process(self) -> subprocess.Popen[bytes]:
+        """Which may have died since."""
+        if self._process is None:
             raise NodeFailed(f"{self.name} does not run")
         return self._process
 
