@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from brokerjobs.node.command import run
 from brokerjobs.node.errors import RabbitMQUnavailable
 
 # As docker/compose.yaml publishes them.
@@ -70,11 +71,4 @@ def _compose(file: Path, *arguments: str, timeout: float) -> str:
 
 
 def _docker(arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["docker", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-    )
+    return run(["docker", *arguments], timeout=timeout)

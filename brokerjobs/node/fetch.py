@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.node.command import run
 from brokerjobs.node.errors import RabbitMQNotFetched
 from brokerjobs.node.installation import Installation
 from brokerjobs.node.locks import locked
@@ -279,16 +280,7 @@ def _check_runs(folder: Path) -> None:
 def _run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
     text = f"{Path(command[0]).name} {command[-1]}"
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT,
-        )
+        done = run(command, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise RabbitMQNotFetched(f"{text} took more than {_TIMEOUT:.0f} s") from None
     if done.returncode:

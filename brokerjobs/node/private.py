@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,9 +23,11 @@ from pathlib import Path
 from typing import Self
 
 from brokerjobs.node import configuration, realm
+from brokerjobs.node.command import run
 from brokerjobs.node.configuration import Ports
 from brokerjobs.node.errors import NodeFailed
 from brokerjobs.node.installation import Installation
+from brokerjobs.node.log import NodeLog
 from brokerjobs.node.ports import listens, reserve
 from brokerjobs.node.realm import Realm
 from brokerjobs.node.reaper import leave_running
@@ -34,12 +35,7 @@ from brokerjobs.node.waiting import wait_until
 
 START_TIMEOUT = 120.0  # seconds; 2 to 6 on an idle machine
 STOP_TIMEOUT = 60.0
-# Printed by every version since 3.0 when plugins and listeners are up, and by this node only. A
-# probe of its port could meet somebody else there, and would leave warnings in the node's log.
-_SAYS_READY = " completed with "
 _SURELY_STARTED = 30.0
-_ERROR = re.compile(r"\[error\] <[\d.]+> ?(.*)")
-_LINES = 12  # of the log, in an error
 
 
 class PrivateNode:
@@ -89,9 +85,9 @@ class PrivateNode:
         )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log = self.folder / "node.log"
+        self._log = NodeLog(self.log)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._log_start = 0
 
     # ---- what a client needs
 
@@ -140,17 +136,12 @@ class PrivateNode:
         Raises:
             NodeFailed: it ended with an error or took too long.
         """
-        command = [str(self.installation.scripts / tool), "-n", self.name, *map(str, arguments)]
         text = " ".join([tool, *map(str, arguments)])
         try:
-            done = subprocess.run(
-                command,
+            done = run(
+                [self.installation.scripts / tool, "-n", self.name, *map(str, arguments)],
                 env=self._environment(),
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
                 timeout=timeout,
             )
         except subprocess.TimeoutExpired:
@@ -185,7 +176,7 @@ class PrivateNode:
         self.kill()  # clears up after one that died by itself
         self._write_files()
         self._started = time.monotonic()
-        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._log.mark_start()
         self._process = self._realm.reaper.start(
             [self.installation.scripts / "rabbitmq-server"],
             log=self.log,
@@ -288,22 +279,13 @@ class PrivateNode:
             port.close()
 
     def _is_ready(self) -> bool:
-        if _SAYS_READY in self._log_since_start():
-            return True
-        # Should a later version word it otherwise.
-        return time.monotonic() - self._started > _SURELY_STARTED and listens(self.ports.amqp)
-
-    def _log_since_start(self) -> str:
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            return log.read().decode(errors="replace")
+        # Should a later version say it otherwise: by then any node serves.
+        surely = time.monotonic() - self._started > _SURELY_STARTED
+        return self._log.says_ready() or (surely and listens(self.ports.amqp))
 
     def _last_words(self) -> str:
-        """Its first errors, which name the cause; otherwise how its log ends."""
-        lines = self._log_since_start().splitlines()
-        errors = [found[1] for line in lines if (found := _ERROR.search(line)) and found[1].strip()]
-        where = [] if self._temporary else [f"the whole log: {self.log}"]
-        return "\n".join([*(errors[:_LINES] or lines[-_LINES:]), *where])
+        where = "" if self._temporary else f"\nthe whole log: {self.log}"
+        return self._log.last_words() + where
 
     def _write_files(self) -> None:
         project = configuration.project_conf().read_text()
