@@ -13,21 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_REAPER = """
-pids=
-while read -r sign pid; do
-    case $sign in
-        +) pids="$pids $pid" ;;
-        -) kept=
-           for other in $pids; do [ "$other" = "$pid" ] || kept="$kept $other"; done
-           pids=$kept ;;
-    esac
-done
-[ -z "$pids" ] || kill -9 $pids
-[ -n "$1" ] && [ -e "$1" ] || exit 0
-[ -z "$pids" ] || sleep 1  # they may be writing their last files
-rm -rf "$1"
-"""
+_SCRIPT = Path(__file__).with_name("reaper.sh")
 
 # Standard input is the pipe: the process enters itself before it becomes what it is to be, so
 # that there is no moment in which the owner's death would leave it behind.
@@ -45,7 +31,7 @@ class Reaper:
             remove: a folder that is removed at the end.
         """
         self._process = subprocess.Popen(
-            ["sh", "-c", _REAPER, "brokerjobs-reaper", str(remove or "")],
+            ["sh", _SCRIPT, remove or ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
