@@ -53,6 +53,8 @@ def _traceback(error: BaseException) -> str:
 
 def cut(text: str, limit: int) -> str:
     """The text in at most `limit` bytes of UTF-8."""
+    if text.isascii() and len(text) <= limit:
+        return text
     raw = text.encode(errors="replace")
     if len(raw) <= limit:
         return raw.decode()

@@ -6,14 +6,18 @@ and the body has a default.
 
 from __future__ import annotations
 
+import calendar
+import math
 import os
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from brokerjobs import delay
+from brokerjobs.failure import ERROR_LIMIT, TRACEBACK_LIMIT, cut
 from brokerjobs.payload import JSON
 
 Properties = dict[str, Any]
@@ -22,6 +26,10 @@ Properties = dict[str, Any]
 NORMAL_PRIORITY = 4
 PREFIX = "brokerjobs-"
 HEADERS_LIMIT = 60 * 1024  # bytes; 140 KiB of headers killed the connection (measured on 3.10)
+HISTORY_LIMIT = 8 * 1024  # bytes
+SHORT_LIMIT = 255  # bytes of what AMQP calls a short string
+# Milliseconds since the epoch in the year 9892: a clock beyond is a mistake, and Python's dates end soon after.
+LATEST = 250_000_000_000_000
 
 _NUMBERS = (
     "attempt",
@@ -34,17 +42,18 @@ _NUMBERS = (
     "unknown",
     "died-at",
 )
-_TEXTS = (
-    "key",
-    "reason",
-    "error",
-    "error-kind",
-    "traceback",
-    "history",
-    "queue",
-    "worker",
-    "user-id",
-)
+# Bytes of each. Together they leave half of HEADERS_LIMIT to the publisher's own headers.
+_TEXTS = {
+    "key": SHORT_LIMIT,
+    "reason": SHORT_LIMIT,
+    "error": ERROR_LIMIT,
+    "error-kind": SHORT_LIMIT,
+    "traceback": TRACEBACK_LIMIT,
+    "history": HISTORY_LIMIT,
+    "queue": SHORT_LIMIT,
+    "worker": SHORT_LIMIT,
+    "user-id": SHORT_LIMIT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +83,7 @@ class Message:
     job: str
     routing_key: str
     body: bytes = b""
-    id: str = field(default_factory=lambda: new_id())
+    id: str = field(default_factory=lambda: new_id())  # noqa: PLW0108  (defined below)
     priority: int | None = NORMAL_PRIORITY
     content_type: str | None = JSON
     content_encoding: str | None = None
@@ -148,29 +157,31 @@ class Message:
             if value != absent:
                 wire[PREFIX + name] = value
         for name, text in self.marks.items():
-            wire[PREFIX + name] = text
+            wire[PREFIX + name] = cut(text, _TEXTS.get(name, SHORT_LIMIT))
         return wire or None
 
 
 def decode(properties: Mapping[str, Any], body: bytes, *, routing_key: str, default_id: str = "") -> Message:
     """The message in a delivery, whoever published it; absent or odd properties get their defaults."""
-    headers = properties.get("headers") or {}
-    numbers, marks, foreign = _split_headers(headers) if headers else ({}, {}, {})
-    key = marks.pop("key", "") or delay.target_of(routing_key) or routing_key
-    if user_id := _text(properties.get("user_id")):
+    headers = properties.get("headers")
+    numbers, marks, foreign = _split_headers(headers) if isinstance(headers, Mapping) else ({}, {}, {})
+    key = marks.pop("key", None)
+    if key is None:
+        key = delay.target_of(routing_key) or routing_key
+    if user_id := _short(properties.get("user_id")):
         marks["user-id"] = user_id  # a copy may not carry a foreign user_id (406), but people want to know
     return Message(
-        job=_text(properties.get("type")) or key,
+        job=_short(properties.get("type")) or key,
         routing_key=key,
         body=body,
-        id=_text(properties.get("message_id")) or default_id or new_id(),
+        id=_short(properties.get("message_id")) or default_id or new_id(),
         priority=_priority(properties.get("priority")),
-        content_type=_text(properties.get("content_type")) or None,
-        content_encoding=_text(properties.get("content_encoding")) or None,
-        timestamp=_number(properties.get("timestamp")) or int(time.time()),
-        correlation_id=_text(properties.get("correlation_id")) or None,
-        reply_to=_text(properties.get("reply_to")) or None,
-        app_id=_text(properties.get("app_id")) or None,
+        content_type=_short(properties.get("content_type")) or None,
+        content_encoding=_short(properties.get("content_encoding")) or None,
+        timestamp=_timestamp(properties.get("timestamp")) or int(time.time()),
+        correlation_id=_short(properties.get("correlation_id")) or None,
+        reply_to=_short(properties.get("reply_to")) or None,
+        app_id=_short(properties.get("app_id")) or None,
         attempt=max(1, numbers.get("attempt", 1)),
         generation=numbers.get("generation", 0),
         hop=numbers.get("hop", 0),
@@ -191,12 +202,13 @@ def _split_headers(
     numbers: dict[str, int] = {}
     marks: dict[str, str] = {}
     foreign: dict[str, Any] = {}
-    for name, value in headers.items():
+    for raw_name, value in headers.items():
+        name = _text(raw_name)
         ours = name[len(PREFIX) :] if name.startswith(PREFIX) else ""
         if ours in _NUMBERS:
             numbers[ours] = _number(value)
         elif ours in _TEXTS:
-            marks[ours] = _text(value)
+            marks[ours] = cut(_text(value), _TEXTS[ours])
         else:
             foreign[name] = value
     return numbers, marks, foreign
@@ -212,16 +224,24 @@ def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in headers.items():
         if name.lower().startswith("x-") or name in ("CC", "BCC"):
             continue
-        plain = value if _is_plain(value) else str(value)
-        room -= len(name) + (len(plain.encode(errors="replace")) if isinstance(plain, str) else 9)
-        if room < 0:
-            break
-        kept[name] = plain
+        plain = value if _is_plain(value) else _text(value)
+        size = _size(name) + (_size(plain) if isinstance(plain, str) else 8)
+        if size <= room:
+            kept[name] = plain
+            room -= size
     return kept
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="replace")) + 5  # its kind and its length
 
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, bool)) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _short(value: Any) -> str:
+    return cut(_text(value), SHORT_LIMIT)
 
 
 def _text(value: Any) -> str:
@@ -232,23 +252,40 @@ def _text(value: Any) -> str:
             return bytes(value).decode(errors="replace")
         case None:
             return ""
-    return str(value)
+    try:
+        return str(value)
+    except (RecursionError, ValueError):  # nested too deep, or too many digits
+        return ""
 
 
 def _number(value: Any) -> int:
+    """A whole number from 0 to LATEST: large enough for every clock, and one more still fits into 64 bits."""
     match value:
         case bool():
-            return 0
+            number = 0
         case int():
-            return max(0, value)
+            number = value
+        case float() if math.isfinite(value):  # as JavaScript and PHP send them
+            number = int(value)
         case str() if value.isascii() and value.isdecimal() and len(value) < 19:
-            return int(value)
-    timestamp = getattr(value, "timestamp", None)  # a datetime
-    return max(0, int(timestamp())) if callable(timestamp) else 0
+            number = int(value)
+        case datetime():
+            number = calendar.timegm(value.utctimetuple())
+        case _:
+            number = 0
+    return min(max(0, number), LATEST)
+
+
+def _timestamp(value: Any) -> int:
+    """Seconds since the epoch; 0 when it is no time."""
+    number = _number(value)
+    if number >= 2**32:  # beyond the year 2106: a client that sends milliseconds
+        number //= 1000
+    return number if number < 2**32 else 0
 
 
 def _priority(value: Any) -> int | None:
-    return value if isinstance(value, int) and 0 <= value <= 255 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255 else None
 
 
 def new_id() -> str:
