@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -27,6 +28,23 @@ from brokerjobs.transport import AsyncPublisher, Publication
 
 HISTORY_ENTRIES = 20
 HISTORY_ERROR_LIMIT = 200  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a message's history.
+
+    Args:
+        at: when, seconds since the epoch.
+        attempt: which attempt failed; 0 where the entry tells of a replay.
+        error: what it failed with.
+        replay: which replay it was; 0 where the entry tells of an attempt.
+    """
+
+    at: float
+    attempt: int = 0
+    error: str = ""
+    replay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +120,43 @@ def dead_letter(message: Message, outcome: DeadLettered, queue: str, names: Name
 
 
 def _history(message: Message, failure: Failure, now: int) -> str:
-    entries = [
-        *history(message),
-        {"attempt": message.attempt, "at": now, "error": cut(str(failure), HISTORY_ERROR_LIMIT)},
-    ]
-    return json.dumps(entries[-HISTORY_ENTRIES:], ensure_ascii=False, separators=(",", ":"))
+    return write_history(
+        [*history(message), Entry(at=now / 1000, attempt=message.attempt, error=str(failure))]
+    )
 
 
-def history(message: Message) -> list[dict[str, Any]]:
-    """What earlier attempts ended with: attempt, at (milliseconds since the epoch), error."""
+def history(message: Message) -> list[Entry]:
+    """What befell it before, oldest first; what cannot be read, since anybody can write this header, is left out."""
     try:
         entries = json.loads(message.marks.get("history", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [
+        Entry(
+            at=_whole(entry.get("at")) / 1000,
+            attempt=_whole(entry.get("attempt")),
+            error=error if isinstance(error := entry.get("error"), str) else "",
+            replay=_whole(entry.get("replay")),
+        )
+        for entry in found[-HISTORY_ENTRIES:]
+    ]
+
+
+def write_history(entries: Sequence[Entry]) -> str:
+    """The entries as a header; the oldest make room."""
+    written = [
+        {"replay": entry.replay, "at": round(entry.at * 1000)}
+        if entry.replay
+        else {
+            "attempt": entry.attempt,
+            "at": round(entry.at * 1000),
+            "error": cut(entry.error, HISTORY_ERROR_LIMIT),
+        }
+        for entry in entries[-HISTORY_ENTRIES:]
+    ]
+    return json.dumps(written, ensure_ascii=False, separators=(",", ":"))
+
+
+def _whole(value: Any) -> int:
+    return min(value, 2**53) if isinstance(value, int) and value > 0 else 0

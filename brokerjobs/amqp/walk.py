@@ -73,7 +73,11 @@ class Walk:
         finally:
             arriving.cancel()
             ended.cancel()
-        if await self._session.ready(self._queue, self._queue):
+        try:
+            left = await self._session.ready(self._queue, self._queue)
+        except LOST as error:
+            raise ConnectionLost(str(error)) from None
+        if left:
             raise ConnectionLost(f"nothing was delivered within {DELIVERY_TIMEOUT:g} s")
         return None
 
