@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -96,7 +95,7 @@ def _mark(folder: Path) -> Path:
 
 
 def _fetch(version: str, folder: Path) -> None:
-    with _scratch(folder.parent) as scratch:
+    with _scratch(folder) as scratch:
         apt = _Apt(SUITES[version], scratch)
         found = apt.version_of("rabbitmq-server")
         if not found.startswith(f"{version}."):
@@ -118,9 +117,15 @@ def _fetch(version: str, folder: Path) -> None:
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fetching-", dir=parent) as name:
-        yield Path(name)
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder beside this one; what a killed fetch left there goes first."""
+    path = folder.with_name(f"{folder.name}.fetching")
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Apt:
