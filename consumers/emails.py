@@ -72,8 +72,8 @@ def deliver(to: str, template: str, **values: Any) -> None:
     except smtplib.SMTPException as error:
         code, text = reply(error)
         if code >= 500:  # "no such mailbox" will be as true tomorrow: no retry, a person decides
-            raise Reject(f"SMTP {code}: {text}") from error
-        raise
+            raise Reject(text) from error
+        raise OSError(text) from error
 
 
 def render(to: str, template: str, **values: Any) -> EmailMessage:
@@ -103,13 +103,12 @@ def message_id() -> str:
 
 
 def reply(error: smtplib.SMTPException) -> tuple[int, str]:
-    """What the server said: its code and text; code 0 where it said nothing."""
-    match error:
-        case smtplib.SMTPRecipientsRefused():
-            code, said = next(iter(error.recipients.values()), (0, b""))
-            return code, said.decode(errors="replace")
-        case smtplib.SMTPResponseException(smtp_code=code, smtp_error=bytes(said)):
-            return code, said.decode(errors="replace")
-        case smtplib.SMTPResponseException(smtp_code=code):
-            return code, str(error.smtp_error)
-    return 0, str(error)
+    """The server's code and what it said; code 0 where it said nothing."""
+    said: bytes | str
+    if isinstance(error, smtplib.SMTPRecipientsRefused) and error.recipients:
+        code, said = next(iter(error.recipients.values()))
+    elif isinstance(error, smtplib.SMTPResponseException):
+        code, said = error.smtp_code, error.smtp_error
+    else:
+        return 0, str(error)
+    return code, f"SMTP {code}: {said.decode(errors='replace') if isinstance(said, bytes) else said}"
