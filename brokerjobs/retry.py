@@ -10,6 +10,7 @@ tenacity's strategies can take each decision over (`wait`, `stop`, `retry`): its
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -49,11 +50,11 @@ class Retry:
     """
 
     __slots__ = (
-        "_on", "_never_on", "_retry", "_stop", "_wait",
+        "_never_on", "_on", "_retry", "_stop", "_wait",
         "cap", "delays", "factor", "first", "jitter", "max_attempts",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a policy is its keywords)
         self,
         max_attempts: int | None = None,
         *,
@@ -70,7 +71,7 @@ class Retry:
     ) -> None:
         self.delays = tuple(seconds(value, name="delays") for value in delays) if delays is not None else None
         self.first = seconds(first, name="first")
-        self.factor = factor
+        self.factor = float(factor)  # of ints, a power of a stranger's attempt number could fill the memory
         self.cap = seconds(cap, name="cap")
         self.jitter = jitter
         self.max_attempts = self._attempts(max_attempts, stop)
@@ -92,7 +93,7 @@ class Retry:
             raise ConfigurationError("give either delays or wait, not both")
         if self.delays == () and self.max_attempts != 1:
             raise ConfigurationError("delays is empty: give at least one, or max_attempts=1")
-        if self.factor < 1:
+        if not 1 <= self.factor < math.inf:
             raise ConfigurationError(f"factor must be 1 or more, not {self.factor}")
         if max((self.cap, *(self.delays or ()))) > delay.LONGEST:
             raise ConfigurationError(f"the longest possible wait is {text(delay.LONGEST)}")
@@ -114,9 +115,12 @@ class Retry:
             rng: gives a number from 0 to below 1.
         """
         state = _State.of(attempt, error, elapsed) if self._uses_tenacity else None
-        if not self._wanted(error, state) or self._spent(attempt, state):
+        if not self._wanted(error, state):
             return None
-        return self._pause(attempt, rng, state)
+        pause = self._pause(attempt, rng, state)
+        if state is not None:
+            state.upcoming_sleep = pause  # what `stop_before_delay` looks at
+        return None if self._spent(attempt, state) else pause
 
     @property
     def _uses_tenacity(self) -> bool:
@@ -137,10 +141,10 @@ class Retry:
     def _pause(self, attempt: int, rng: Callable[[], float], state: tenacity.RetryCallState | None) -> float:
         if self._wait is not None and state is not None:
             return min(max(0.0, float(self._wait(state))), delay.LONGEST)
-        if self.delays is not None:
+        if self.delays:
             return self.delays[min(attempt, len(self.delays)) - 1]
         bound = self.bound(attempt)
-        return delay.coarse(bound * rng()) if self.jitter else bound
+        return min(bound, delay.coarse(bound * rng())) if self.jitter else bound
 
     def bound(self, attempt: int) -> float:
         """The longest wait after this attempt, in seconds, without jitter."""
