@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from brokerjobs import transport
+from brokerjobs.client import Client
+from brokerjobs.message import Message
+from brokerjobs.transport import JobHandle, sender, use_sender
+
+
+class Keeper:
+    """A sender that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send_message(self, message: Message) -> JobHandle:
+        self.messages.append(message)
+        return JobHandle(message.id, message.job)
+
+    async def asend_message(self, message: Message) -> JobHandle:
+        return self.send_message(message)
+
+    def send_many(self, messages: Iterable[Message]) -> list[JobHandle]:
+        return [self.send_message(message) for message in messages]
+
+    async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
+        return self.send_many(messages)
+
+
+def test_sender_is_the_one_given() -> None:
+    keeper = Keeper()
+
+    use_sender(keeper)
+
+    assert sender() is keeper
+
+
+def test_sender_given_back_is_the_one_before() -> None:
+    first, second = Keeper(), Keeper()
+
+    assert use_sender(first) is None
+    assert use_sender(second) is first
+    assert use_sender(None) is second
+
+
+def test_default_sender_is_one_client_for_all_threads() -> None:
+    """Made of the settings at the first use; it connects at the first send."""
+    found: list[transport.Sender] = []
+    gate = threading.Barrier(8)
+
+    def look() -> None:
+        gate.wait(timeout=10)
+        found.append(sender())
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+    assert isinstance(found[0], Client)
