@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs
+from pydantic_core import ArgsKwargs, ErrorDetails
 
 from brokerjobs.errors import BrokerJobsError, ConfigurationError
+
+MISTAKES_NAMED = 10
 
 
 class ArgumentError(BrokerJobsError):
@@ -50,10 +52,15 @@ class Signature:
         Raises:
             ArgumentError: with each parameter that does not fit.
         """
+        checker = self._checker
         try:
-            positional, named = self._checker.validate_python(ArgsKwargs(args, kwargs))
+            positional, named = checker.validate_python(ArgsKwargs(args, kwargs))
         except ValidationError as error:
-            raise ArgumentError(f"{_name(self._function)}{self}: {explain(error)}") from None
+            raise ArgumentError(f"{_name(self._function)}{self}: {self._explain(error)}") from None
+        except Exception as error:  # in a validator of the user's own
+            raise ArgumentError(
+                f"{_name(self._function)}{self}: a check of its own raised {type(error).__name__}"
+            ) from error
         return {**dict(zip(self._signature.parameters, positional, strict=False)), **named}
 
     def check(self) -> None:
@@ -77,13 +84,31 @@ class Signature:
                 f"{_name(self._function)}{self}: cannot check its annotations: {error}"
             ) from error
 
+    def _explain(self, error: ValidationError) -> str:
+        """What is wrong with which argument, without the values: they may be secret."""
+        mistakes = error.errors(include_url=False, include_input=False)
+        said = [f"{self._place(item['loc'])}: {_say(item)}" for item in mistakes[:MISTAKES_NAMED]]
+        if len(mistakes) > MISTAKES_NAMED:
+            said.append(f"and {len(mistakes) - MISTAKES_NAMED} more")
+        return "; ".join(said)
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with which argument, without the values: they may be secret."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    )
+    def _place(self, place: tuple[int | str, ...]) -> str:
+        """`address.street`; a key of a dictionary is a value too, and shows as `…`."""
+        declared = repr(self._checker.core_schema)
+        parameters = [
+            p.name for p in self._signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        first, *inner = place or ("arguments",)
+        if isinstance(first, int) and first < len(parameters):
+            first = parameters[first]
+        words = [str(word) if isinstance(word, int) or repr(word) in declared else "…" for word in inner]
+        return ".".join([str(first), *words])
+
+
+def _say(mistake: ErrorDetails) -> str:
+    if mistake["type"] == "union_tag_invalid":  # whose message quotes the tag
+        return f"Input tag is none of {mistake['ctx']['expected_tags']}"
+    return mistake["msg"]
 
 
 def _name(function: Callable[..., Any]) -> str:
