@@ -58,8 +58,9 @@ def test_a_fetched_root_brings_its_own_erlang(tmp_path: Path, monkeypatch: pytes
 
 def test_the_wrapper_on_path_that_switches_user_is_never_used(tmp_path: Path) -> None:
     real = release(tmp_path / "lib/rabbitmq_server-3.10.8", "3.10.8") / "sbin"
-    wrapper = program(tmp_path / "sbin/rabbitmq-server")
-    path = f"{wrapper.parent}:{erlang(tmp_path / 'erlang')}"
+    for script in "rabbitmq-server", "rabbitmqctl", "rabbitmq-plugins":
+        program(tmp_path / "usr/sbin" / script)
+    path = f"{tmp_path / 'usr/sbin'}:{erlang(tmp_path / 'erlang')}"
     found = find(path, [real])
     assert found is not None
     assert found.scripts == real
