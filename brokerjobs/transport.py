@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Sender(Protocol):
 
 _sender: Sender | None = None
 _lock = threading.Lock()
+# A fork waits until no other thread makes the sender: in the child that thread, and the end of its work, is missing.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def sender() -> Sender:
