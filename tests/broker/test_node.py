@@ -6,19 +6,19 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pika
 import pytest
 
-from brokerjobs.node.broker import choose, obtain
+from brokerjobs.node.broker import obtain
 from brokerjobs.node.configuration import Ports
 from brokerjobs.node.errors import NodeFailed
 from brokerjobs.node.installation import Installation
 from brokerjobs.node.ports import listens
 from brokerjobs.node.private import PrivateNode
-from brokerjobs.node.waiting import wait_until
+from tests.conftest import VERSIONS, _installation
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
@@ -37,15 +37,10 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="module")
-def rabbitmq() -> Installation:
-    return choose(os.environ.get("BROKERJOBS_RABBITMQ"), yes=True)
-
-
-@pytest.fixture(scope="module")
-def node(rabbitmq: Installation) -> Iterator[PrivateNode]:
-    with PrivateNode(rabbitmq, env=ONE_CORE) as node:
-        yield node
+@pytest.fixture(scope="module", params=VERSIONS)
+def rabbitmq(request: pytest.FixtureRequest) -> Installation:
+    """For tests that start nodes of their own; the others share the running `node`."""
+    return _installation(request.param)
 
 
 def connect(node: PrivateNode) -> pika.BlockingConnection:
@@ -95,7 +90,6 @@ def test_a_node_listens_on_loopback_only(node: PrivateNode) -> None:
 def test_the_projects_settings_and_plugins_are_in_force(node: PrivateNode) -> None:
     assert node.ctl("eval", "application:get_env(rabbit, heartbeat).").strip() == "{ok,10}"
     assert node.ctl("eval", "application:get_env(rabbit, consumer_timeout).").strip() == "{ok,1800000}"
-    assert node.ctl("eval", "erlang:system_info(schedulers).").strip() == "1"
     enabled = node.ctl("list", "--enabled", "--minimal", "--silent", tool="rabbitmq-plugins").split()
     assert {"rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_consistent_hash_exchange"} <= set(enabled)
 
@@ -155,17 +149,16 @@ def test_data_survives_stop_kill_and_restart(rabbitmq: Installation) -> None:
     assert not node.folder.exists()
 
 
-def test_nodes_side_by_side_share_an_epmd_and_obey_their_own_conf(
-    node: PrivateNode, rabbitmq: Installation, tmp_path: Path
-) -> None:
+def test_nodes_side_by_side_share_an_epmd_and_obey_their_own_conf(node: PrivateNode, tmp_path: Path) -> None:
     with PrivateNode(
-        rabbitmq,
+        node.installation,
         conf="heartbeat = 7",
         advanced="[{rabbit, [{channel_max, 12}]}].\n",
         env=ONE_CORE,
         folder=tmp_path / "my node",
         ports=Ports(amqp=node.ports.amqp),  # taken
     ) as other:
+        assert other.ctl("eval", "erlang:system_info(schedulers).").strip() == "1"
         assert other.ports.amqp != node.ports.amqp
         assert other.ctl("eval", "{application:get_env(rabbit, heartbeat)}.").strip() == "{{ok,7}}"
         assert other.ctl("eval", "application:get_env(rabbit, channel_max).").strip() == "{ok,12}"
@@ -193,9 +186,9 @@ def test_node_and_epmd_die_with_their_owner_even_by_kill_9(rabbitmq: Installatio
         epmd = _epmd_port(processes_of(realm))
         assert listens(epmd)
         owner.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not processes_of(realm), timeout=15), processes_of(realm)
-    assert wait_until(lambda: not listens(epmd), timeout=15)
-    assert wait_until(lambda: not folder.parent.exists(), timeout=15)
+    eventually(lambda: not processes_of(realm))
+    eventually(lambda: not listens(epmd))
+    eventually(lambda: not folder.parent.exists())
 
 
 def _epmd_port(processes: list[str]) -> int:
