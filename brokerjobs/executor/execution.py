@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,6 +26,7 @@ from brokerjobs.logs import log
 from brokerjobs.message import Message
 from brokerjobs.middleware import compose
 from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
+from brokerjobs.retry import Retry
 from brokerjobs.signature import ArgumentError
 
 HOOK_TIMEOUT = 30.0  # seconds
@@ -141,21 +143,26 @@ class Executor:
         token = current.set(context)
         try:
             call = functools.partial(self._call, job, arguments)
-            result = await compose(self._consumer.middleware, context, call)()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # SystemExit and its kin end the attempt, not the worker
+            result = await _contained(compose(self._consumer.middleware, context, call)())
+        except Exception as error:
             return await self._failed(job, context, error, began)
         else:
             await self._tell(job, "success", context, result)
-            return Succeeded(result)
+            return context.decision or Succeeded(result)
         finally:
             current.reset(token)
 
     async def _call(self, job: Job[..., Any], arguments: dict[str, Any]) -> Any:
         if job.is_async:
             return await _within(job.function(**arguments), job)
-        return await self._in_thread(functools.partial(job.function, **arguments), job.timeout, job.name)
+        result = await self._in_thread(functools.partial(job.function, **arguments), job.timeout, job.name)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(
+                f"{job.name} is a plain function and returned a coroutine, of which nothing ran: "
+                "declare it async def, also where a decorator wraps it"
+            )
+        return result
 
     async def _in_thread(self, function: Callable[[], Any], timeout: float, what: str) -> Any:
         call = self._threads.submit(function)
@@ -174,9 +181,7 @@ class Executor:
             raise
         return call.outcome()
 
-    async def _failed(
-        self, job: Job[..., Any], context: Context, error: BaseException, began: float
-    ) -> Outcome:
+    async def _failed(self, job: Job[..., Any], context: Context, error: Exception, began: float) -> Outcome:
         if context.decision is not None:
             # The job has already decided about its message; only people still want to know of the error.
             log.warning(
@@ -190,22 +195,23 @@ class Executor:
             await self._tell(job, "exhausted", context, error)
         return outcome
 
-    def _judge(self, job: Job[..., Any], context: Context, error: BaseException, began: float) -> Outcome:
+    def _judge(self, job: Job[..., Any], context: Context, error: Exception, began: float) -> Outcome:
         began_ms = int(began * 1000)
         match error:
             case Reject():
                 return DeadLettered(reason="rejected", failure=Failure.of(error))
             case RetryLater():
                 return _later(error, began_ms)
-        message = context.message
+        message, retry = context.message, job.retry
         first = message.first_at / 1000 or began
         try:
-            delay = job.retry.after(message.attempt, error, elapsed=max(0.0, time.time() - first))
-        except Exception as broken:  # a strategy of the user's own
+            delay = retry.after(message.attempt, error, elapsed=max(0.0, time.time() - first))
+        except Exception as broken:  # a strategy of the user's own: the default policy stands in for it
             log.error("retry policy failed", job=job.name, id=context.id, error=str(Failure.of(broken)))
-            delay = job.retry.bound(message.attempt)
+            retry = Retry(retry.max_attempts)
+            delay = retry.after(message.attempt, error)
         if delay is None:
-            spent = job.retry.max_attempts is not None and message.attempt >= job.retry.max_attempts
+            spent = retry.max_attempts is not None and message.attempt >= retry.max_attempts
             return DeadLettered(reason="exhausted" if spent else "failed", failure=Failure.of(error))
         return Retried(delay=delay, reason="failed", failure=Failure.of(error), began=began_ms)
 
@@ -220,42 +226,49 @@ class Executor:
     async def call_hook(self, hook: Hook, *args: Any) -> None:
         """Call a hook, plain or async, within a deadline; its error is the caller's to judge."""
         name = getattr(hook, "__qualname__", str(hook))
-        if asyncio.iscoroutinefunction(hook):
+        if inspect.iscoroutinefunction(hook):
             async with asyncio.timeout(HOOK_TIMEOUT):
-                await hook(*args)
+                await _contained(hook(*args))
         else:
-            await self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name)
+            await _contained(self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name))
 
 
 async def _within(run: Awaitable[Any], job: Job[..., Any]) -> Any:
     """Run a coroutine up to its timeout; one that swallows its cancellation is left behind."""
-    task = asyncio.ensure_future(_without_exit(run))
+    task = asyncio.ensure_future(_contained(run))
     try:
         done, _ = await asyncio.wait({task}, timeout=job.timeout)
-        if done:
-            return task.result()
     except asyncio.CancelledError:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_GRACE)
-            raise
-        current_task = asyncio.current_task()
-        if current_task is not None and current_task.cancelling():
-            raise
-        raise RuntimeError("the job was cancelled from inside") from None
-    task.cancel()
-    await asyncio.wait({task}, timeout=CANCEL_GRACE)
+        await _cancel(task)
+        raise
+    if done:
+        return task.result()
+    await _cancel(task)
     if not task.done():
         log.error("job ignores its timeout", job=job.name, timeout=job.timeout)
     raise JobTimeout(f"{job.name} took longer than its timeout of {text(job.timeout)}")
 
 
-async def _without_exit(run: Awaitable[Any]) -> Any:
-    """asyncio lets SystemExit out of a task end the whole loop; here it ends the attempt."""
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel it and wait a moment; however it ends, nobody asks for its result any more."""
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    task.cancel()
+    await asyncio.wait({task}, timeout=CANCEL_GRACE)
+
+
+async def _contained(run: Awaitable[Any]) -> Any:
+    """Run it so that what would end the program, or pass for a cancellation from outside, ends it alone."""
     try:
         return await run
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"the job raised {Failure.of(error)}") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled from inside") from None
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
+        raise RuntimeError(f"it raised {Failure.of(error)}") from error
 
 
 def _later(error: RetryLater, began: int) -> Outcome:
