@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -57,6 +58,8 @@ class Consumer(Hooked):
             raise ConfigurationError(f"bind must be a list of patterns: [{bind!r}]")
         if prefetch is not None and not 1 <= prefetch <= 65535:
             raise ConfigurationError(f"prefetch must be 1 to 65535, not {prefetch}")
+        if queue_type not in (None, "auto", "classic", "quorum"):
+            raise ConfigurationError(f"queue_type must be auto, classic or quorum, not {queue_type!r}")
         self.queue = check_word(queue, "queue")
         self.bind = tuple(map(check_pattern, bind))
         self.retry = retry or Retry()
@@ -69,6 +72,7 @@ class Consumer(Hooked):
         self.shutdown: list[Hook] = []
         self.jobs: dict[str, Job[..., Any]] = {}
         self._by_name: dict[str, Job[..., Any]] = {}
+        _living.add(self)
 
     def __repr__(self) -> str:
         return f"<Consumer {self.queue}: {', '.join(self.jobs) or 'no jobs'}>"
@@ -152,6 +156,14 @@ class Consumer(Hooked):
         for name in (job.name, *job.aliases):
             self._by_name[name] = job
         self.jobs[job.name] = job
+
+
+_living: weakref.WeakSet[Consumer] = weakref.WeakSet()
+
+
+def living() -> list[Consumer]:
+    """The consumers declared in this process; for tests, which name a job and not its consumer."""
+    return list(_living)
 
 
 def _timeout(value: Duration) -> float:

@@ -14,10 +14,10 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 from brokerjobs import payload, transport
 from brokerjobs.durations import Duration, seconds
 from brokerjobs.errors import ConfigurationError, InvalidArguments, MessageTooLarge, WrongLoop
-from brokerjobs.message import NORMAL_PRIORITY, PREFIX, Message, new_id
+from brokerjobs.message import HEADERS_LIMIT, NORMAL_PRIORITY, PREFIX, Message, new_id, portable
 from brokerjobs.retry import Retry
 from brokerjobs.signature import ArgumentError, Signature
-from brokerjobs.topology import HIGHEST_PRIORITY
+from brokerjobs.topology import HIGHEST_PRIORITY, check_routing_key
 from brokerjobs.transport import JobHandle
 
 P = ParamSpec("P")
@@ -84,6 +84,8 @@ class Job(Hooked, Generic[P, R]):
         match: str | None = None,
     ) -> None:
         super().__init__()
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(f"{name} is a generator: to call it runs nothing of it")
         self.function = function
         self.name = name
         self.queue = queue
@@ -94,7 +96,8 @@ class Job(Hooked, Generic[P, R]):
         self.match = match
         self.signature = Signature(function)
         self.is_async = inspect.iscoroutinefunction(function)
-        functools.update_wrapper(self, function)
+        # Without the function's attributes: other decorators keep things there, such as tenacity its `retry`.
+        functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -211,12 +214,20 @@ class SendOptions:
         except ConfigurationError as error:
             raise InvalidArguments(str(error)) from None
         for name, text in ("id", self.id), ("correlation_id", self.correlation_id):
-            if text is not None and not 0 < len(text.encode(errors="replace")) <= 255:
-                raise InvalidArguments(f"{name} must be 1 to 255 bytes long")
-        for name, value in (self.headers or {}).items():
+            if text is not None and not (
+                isinstance(text, str) and _is_utf8(text) and 0 < len(text.encode()) <= 255
+            ):
+                raise InvalidArguments(f"{name} must be a text of 1 to 255 bytes, not {text!r}")
+        headers = self.headers or {}
+        for name, value in headers.items():
             check_header(name, value)
+        if len(portable(headers)) < len(headers):
+            raise InvalidArguments(
+                f"the headers are together above {HEADERS_LIMIT // 2:,} bytes; use arguments"
+            )
 
     def message(self, job: str, body: bytes, content_type: str = payload.JSON) -> Message:
+        check_routing_key(job)
         now = time.time()
         wait = self._wait(now)
         due = int((now + wait) * 1000) if wait else 0
@@ -240,6 +251,8 @@ class SendOptions:
         if self.delay is not None and self.at is not None:
             raise InvalidArguments("give either delay or at, not both")
         if self.at is not None:
+            if not isinstance(self.at, datetime):
+                raise InvalidArguments(f"at must be a datetime, not {self.at!r}")
             if self.at.tzinfo is None:
                 raise InvalidArguments("at has no time zone: use datetime.now(UTC), or .astimezone()")
             return max(0.0, self.at.timestamp() - now)
@@ -283,10 +296,12 @@ def check_priority(priority: int) -> int:
 
 
 def check_header(name: str, value: Any) -> None:
-    if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= 128:
+    if not (isinstance(name, str) and _is_utf8(name) and 0 < len(name.encode()) <= 128):
         raise InvalidArguments(f"header name {name!r} must be a text of 1 to 128 bytes")
     if name.lower().startswith(("x-", PREFIX)) or name in ("CC", "BCC"):
         raise InvalidArguments(f"header {name!r} is not yours: x-…, {PREFIX}…, CC and BCC are reserved")
+    if isinstance(value, str) and not _is_utf8(value):
+        raise InvalidArguments(f"header {name!r} cannot be written as UTF-8: it holds a lone surrogate")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InvalidArguments(f"header {name!r} is beyond 64 bits")
     if not isinstance(value, (str, int, bool)):
@@ -294,6 +309,14 @@ def check_header(name: str, value: Any) -> None:
             f"header {name!r} must be str, int or bool, not {type(value).__name__}: "
             "other kinds break some AMQP clients"
         )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_size(message: Message, limit: int) -> None:

@@ -1,7 +1,7 @@
 """What exists in the broker, as values: exchanges, queues, bindings, and all their names.
 
     publisher ──► jobs (topic) ──emails.#──► emails ──► worker
-    worker, attempt failed ──► jobs.v1.delay.<k> ► … ► jobs.v1.due (topic) ──► emails
+    worker, attempt failed ──► jobs.v1.delay.<k> ► jobs.v1.after.<k> ► … ► jobs.v1.due (topic) ──► emails
     worker, attempts spent ──► jobs.dead (direct) ──► emails.dead
     jobs, jobs.v1.due, jobs.dead ── what matches no queue ──► jobs.unrouted
 
@@ -20,14 +20,18 @@ from typing import Literal
 
 from brokerjobs import delay
 from brokerjobs.capabilities import Capabilities
-from brokerjobs.errors import ConfigurationError
+from brokerjobs.errors import ConfigurationError, InvalidArguments
 
 QueueType = Literal["classic", "quorum"]
 Argument = str | int
 
 HIGHEST_PRIORITY = 9
+# AMQP's 255 bytes less the longest delay in front of it.
+LONGEST_KEY = 190
 # Broker-side net behind our own counting: high, because a rolling restart also counts as a delivery.
 DELIVERY_LIMIT = 1_000
+# Levels that one routing step looks at: more would mean many more bindings, fewer many more steps.
+STRIDE = 7
 # Looking at a message counts as a delivery. Never -1: 3.10 then drops it at its first redelivery.
 NO_DELIVERY_LIMIT = 1_000_000
 
@@ -122,6 +126,10 @@ class Names:
     def level(self, k: int) -> str:
         return self._in(f"jobs.v1.delay.{k:02}")
 
+    def after(self, k: int) -> str:
+        """The exchange to which level k sends what has waited: it knows the next wait."""
+        return self._in(f"jobs.v1.after.{k:02}") if k else self.due
+
     def queue(self, name: str) -> str:
         return self._in(name)
 
@@ -158,12 +166,32 @@ def check_pattern(pattern: str) -> str:
     Raises:
         ConfigurationError: otherwise.
     """
-    if len(pattern.encode()) > 160 or not _PATTERN.fullmatch(pattern):
+    if not _PATTERN.fullmatch(pattern) or _is_too_long_or_ours(pattern):
         raise ConfigurationError(
             f"binding pattern {pattern!r} must be words, '*' (one word) or '#' (any number) joined by '.', "
-            "at most 160 bytes"
+            f"at most {LONGEST_KEY} bytes, none of them {delay.TO_QUEUE} or {delay.TO_KEY}"
         )
     return pattern
+
+
+def check_routing_key(key: str) -> str:
+    """The routing key, if a job may be published with it.
+
+    Raises:
+        InvalidArguments: otherwise.
+    """
+    if not key or _is_too_long_or_ours(key):
+        raise InvalidArguments(
+            f"job name {key!r} must be 1 to {LONGEST_KEY} bytes, and no word of it "
+            f"{delay.TO_QUEUE} or {delay.TO_KEY}"
+        )
+    return key
+
+
+def _is_too_long_or_ours(text: str) -> bool:
+    return len(text.encode(errors="replace")) > LONGEST_KEY or not {delay.TO_QUEUE, delay.TO_KEY}.isdisjoint(
+        text.split(".")
+    )
 
 
 def shared(names: Names) -> Topology:
@@ -180,30 +208,48 @@ def shared(names: Names) -> Topology:
         Exchange(name=names.dead_exchange, type="direct", arguments=unrouted),
         Exchange(name=names.due, type="topic", arguments=unrouted),
     ]
-    below = names.due
-    for k in range(delay.LEVELS):
-        parts += _level(names.level(k), k, below)
-        below = names.level(k)
+    levels = range(delay.LEVELS)
+    parts += [Exchange(name=names.after(k), type="topic") for k in levels[1:]]
+    parts += [part for k in levels for part in _level(names, k)]
+    parts += [binding for k in levels[1:] for binding in _after(names, k)]
     parts.append(Exchange(name=names.ready, type="fanout"))
     return Topology(tuple(parts))
 
 
-def _level(name: str, k: int, below: str) -> list[Part]:
+def _level(names: Names, k: int) -> list[Part]:
+    """The wait of 2^k units. Its entry is a fanout, which looks at no key: the cheapest way in."""
+    name = names.level(k)
     return [
-        Exchange(name=name, type="topic"),
         Queue(
             name=name,
             arguments={
                 "x-queue-type": "quorum",
                 "x-message-ttl": int(2**k * delay.UNIT * 1000),
-                "x-dead-letter-exchange": below,
+                "x-dead-letter-exchange": names.after(k),
                 # Both together: without reject-publish RabbitMQ silently falls back to at-most-once.
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
             },
         ),
-        Binding(source=name, destination=name, key=delay.pass_pattern(k, 1)),
-        Binding(source=name, destination=below, key=delay.pass_pattern(k, 0), to_exchange=True),
+        Exchange(name=name, type="fanout"),
+        Binding(source=name, destination=name, key=""),
+    ]
+
+
+def _after(names: Names, k: int) -> list[Binding]:
+    """Where to go after level k: to the next wait, or past a stride of levels that are not waited in."""
+    down_to = max(0, k - STRIDE)
+    return [
+        *(
+            Binding(source=names.after(k), destination=names.level(j), key=delay.next_pattern(k, j))
+            for j in range(down_to, k)
+        ),
+        Binding(
+            source=names.after(k),
+            destination=names.after(down_to),
+            key=delay.no_wait_pattern(k, down_to),
+            to_exchange=True,
+        ),
     ]
 
 

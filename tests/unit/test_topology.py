@@ -128,16 +128,6 @@ def test_job_that_no_queue_binds_is_kept_in_unrouted(seconds: float) -> None:
         assert BROKER.publish(exchange, key) == [("jobs.unrouted", delay.units(seconds) * 125)]
 
 
-@given(st.integers(min_value=0, max_value=2**LEVELS - 1))
-def test_every_level_may_be_entered_for_what_it_still_has_to_wait(count: int) -> None:
-    """What expires in level k goes on at level k-1, whose bits above were done: they must not count again."""
-    key = delay.key(count, delay.to_queue("emails"))
-
-    for level in range(LEVELS):
-        still = count & (2 ** (level + 1) - 1)
-        assert BROKER.publish(NAMES.level(level), key) == [("emails", still * 125)]
-
-
 def test_undelayed_job_takes_no_detour() -> None:
     assert topology.route(NAMES, "emails.welcome", 0) == ("jobs", "emails.welcome")
     assert BROKER.publish("jobs", "emails.welcome") == [("emails", 0)]
@@ -154,7 +144,7 @@ def test_backoff_in_powers_of_two_is_one_hop_each() -> None:
     for seconds in (1, 2, 4, 8, 1024):
         _, key = topology.route_to_queue(NAMES, "emails", seconds)
 
-        assert key.split(".")[:LEVELS].count("1") == 1
+        assert "1" not in key.split(".")
 
 
 def test_delay_beyond_the_levels_is_refused() -> None:
@@ -240,7 +230,7 @@ def test_shared_part_is_the_same_on_every_version() -> None:
     """Its arguments can never change, so they may not depend on the version that happens to be there first."""
     everything = topology.shared(NAMES)
 
-    assert len(everything.exchanges) == 5 + LEVELS
+    assert len(everything.exchanges) == 5 + LEVELS + (LEVELS - 1)
     assert len(everything.queues) == 1 + LEVELS
     assert all("x-max-priority" not in queue.arguments for queue in everything.queues)
 
@@ -369,7 +359,7 @@ def test_pattern_of_words_and_wildcards_is_taken(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", ".", "a..b", "a.", ".a", "a*", "*.#x", "a b", "a\n", "x" * 161, "é" * 81]
+    "pattern", ["", ".", "a..b", "a.", ".a", "a*", "*.#x", "a b", "a\n", "x" * 191, "é" * 96, "a.@q", "@k.#"]
 )
 def test_pattern_that_amqp_reads_otherwise_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="binding pattern"):

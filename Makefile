@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine:  make demo   and   make test
+# Variables: EXIT=1 JSON=1 YES=1 for the demo; RABBITMQ="3.10 4.3" for the tests.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# pip may not update itself or ask anybody; the lock makes every machine install the same.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lock.txt
+PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n auto --dist loadgroup
+INSTALLED := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-matrix check fmt bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with everything in it
+
+$(INSTALLED): pyproject.toml .ci/lock.txt .ci/make-venv
+	@sh .ci/make-venv $(VENV)
+	@echo "installing brokerjobs and what it needs into $(VENV)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## a real RabbitMQ, a worker, real jobs, shown live (EXIT=1: end by itself, JSON=1: summary as JSON)
+	@$(BIN)/python -m brokerjobs.demo $(if $(EXIT),--exit) $(if $(JSON),--json) $(if $(YES),--yes) $(ARGS)
+
+test: check ## style, types, then all tests on real RabbitMQ 3.10 and 4.3
+	$(PYTEST)
+
+test-matrix: $(INSTALLED) ## all tests on RabbitMQ 3.10, 4.0 and 4.3
+	@$(MAKE) --no-print-directory test RABBITMQ="3.10 4.0 4.3"
+
+check: $(INSTALLED) ## style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: $(INSTALLED) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## what a delay costs the broker, and what a worker costs at its start
+	$(BIN)/python -m bench.delay_cost
+	$(BIN)/python -m bench.worker_start
+
+lock: $(INSTALLED) ## write the versions that are installed now into .ci/lock.txt
+	@{ echo "# Versions for development and CI; written by 'make lock'."; \
+	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > .ci/lock.txt
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
