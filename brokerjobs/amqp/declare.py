@@ -50,9 +50,19 @@ async def apply(
             channel = await connection.channel()
         except aiormq.exceptions.ChannelAccessRefused as error:
             raise explain_channel_error(error, settings) from None
-    async with deadline(STEP_TIMEOUT, "close a channel"):
-        await channel.close()
+    await _settle(channel, topology, settings)
     return differences
+
+
+async def _settle(channel: AbstractChannel, topology: Topology, settings: Settings) -> None:
+    """Bindings are sent without waiting for each; closing the channel waits for all of them."""
+    try:
+        async with deadline(STEP_TIMEOUT, "declare bindings"):
+            for binding in topology.bindings[:1]:
+                await channel.exchange_declare(binding.source, passive=True)
+            await channel.close()
+    except aiormq.exceptions.ChannelClosed as error:
+        raise explain_channel_error(error, settings) from None
 
 
 async def apply_shared(connection: Connection, names: Names, topology: Topology, settings: Settings) -> None:
@@ -103,10 +113,12 @@ async def _declare(channel: AbstractChannel, part: Part) -> None:
             bind: Callable[..., Coroutine[Any, Any, Any]]
             if part.to_exchange:
                 await channel.exchange_bind(
-                    destination=part.destination, source=part.source, routing_key=part.key
+                    destination=part.destination, source=part.source, routing_key=part.key, nowait=True
                 )
             else:
-                await channel.queue_bind(part.destination, exchange=part.source, routing_key=part.key)
+                await channel.queue_bind(
+                    part.destination, exchange=part.source, routing_key=part.key, nowait=True
+                )
 
 
 def _mismatch(part: Part, broker_says: str) -> str:
