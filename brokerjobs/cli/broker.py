@@ -28,7 +28,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="Start it, unless it runs.")
 @click.option(
     "--rabbitmq",
     metavar="VERSION|FOLDER",
@@ -64,7 +64,7 @@ def start(rabbitmq: str | None, yes: bool, as_json: bool) -> None:
     _print_details(state)
 
 
-@command.command()
+@command.command(short_help="Stop it; its data stays.")
 @json_option
 def stop(as_json: bool) -> None:
     """Stop it in good order; its queues and jobs stay for the next start."""
@@ -80,7 +80,7 @@ def stop(as_json: bool) -> None:
         click.echo(f"RabbitMQ {stopped.version} stopped; its data stays in {stopped.folder}")
 
 
-@command.command()
+@command.command(short_help="Say whether it runs and where.")
 @json_option
 def status(as_json: bool) -> None:
     """Say whether it runs and where; exit code 1 if it does not."""
@@ -97,7 +97,7 @@ def status(as_json: bool) -> None:
         raise SystemExit(exits.FAILURE)
 
 
-@command.command()
+@command.command(short_help="Print its URL and nothing else.")
 @click.option("--management", is_flag=True, help="Of the management UI (user guest, password guest).")
 @json_option
 def url(management: bool, as_json: bool) -> None:

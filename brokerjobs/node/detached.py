@@ -46,8 +46,8 @@ def start(installation: Callable[[], Installation]) -> tuple[State, bool]:
             stack.enter_context(locked(state.home() / "start.lock", timeout=2 * START_TIMEOUT))
         except TimeoutError as error:
             raise NodeFailed(f"another start of the node does not end: {error}") from None
-        if running := state.running():
-            _wait_until_serving(running)
+        running = state.running()
+        if running is not None and _comes_to_serve(running):
             return running, False
         return _start(installation()), True
 
@@ -70,11 +70,11 @@ def stop() -> State | None:
     else:
         raise NodeFailed(f"process {running.pid} does not end; its log: {running.log}")
     wait_until(lambda: not listens(running.epmd_port), timeout=_EPMD_TIMEOUT)
-    state.clear()
     return running
 
 
 def _start(installation: Installation) -> State:
+    state.clear()  # or, once the lock is held, the last node's would be taken for this one's
     try:
         with locked(state.lock_path(), timeout=_LOCK_TIMEOUT) as lock:
             node, realm, started = _start_with(installation, lock)
@@ -117,7 +117,6 @@ def _start_with(installation: Installation, lock: int) -> tuple[PrivateNode, Rea
 def _discard(node: PrivateNode, realm: Realm) -> None:
     node.close()
     realm.close()
-    state.clear()
 
 
 def _state_of(node: PrivateNode, realm: Realm) -> State:
@@ -135,13 +134,14 @@ def _state_of(node: PrivateNode, realm: Realm) -> State:
     )
 
 
-def _wait_until_serving(running: State) -> None:
-    """Its first starter may have been killed before it was ready."""
+def _comes_to_serve(running: State) -> bool:
+    """Its first starter may have been killed before it was ready; False if it dies meanwhile."""
     port = int(running.url.rpartition(":")[2].partition("/")[0])
     if not wait_until(lambda: listens(port) or not is_locked(state.lock_path()), timeout=START_TIMEOUT):
         raise NodeFailed(
             f"process {running.pid} runs but serves nobody: see {running.log}, then `brokerjobs broker stop`"
         )
+    return is_locked(state.lock_path())
 
 
 def _ensure_is_the_node(running: State) -> None:

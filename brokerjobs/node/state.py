@@ -76,7 +76,7 @@ def write(state: State) -> None:
 
 
 def clear() -> None:
-    """No node runs any more."""
+    """Forget what was written last."""
     _state_path().unlink(missing_ok=True)
 
 

@@ -161,4 +161,3 @@ def test_a_node_that_does_not_start_leaves_nothing_running(shell: Shell, tmp_pat
     assert (code, out) == (69, "")
     assert "BOOT FAILED" in err
     assert state.running() is None
-    assert not (state.home() / "node.json").exists()
