@@ -45,12 +45,13 @@ def start(rabbitmq: str | None, yes: bool, as_json: bool) -> None:
     """
     from brokerjobs.node import detached
     from brokerjobs.node.broker import choose
+    from brokerjobs.node.fetch import SUITES
 
     began = time.monotonic()
     with _exit_code_unreachable():
         state, started = detached.start(lambda: choose(rabbitmq, yes=yes, say=_say))
-    if rabbitmq and not started:
-        _say(f"RabbitMQ {state.version} ran already; for another one: brokerjobs broker stop")
+    if rabbitmq in SUITES and not state.version.startswith(f"{rabbitmq}."):
+        _say(f"it is not RabbitMQ {rabbitmq}: for that, first `brokerjobs broker stop`")
     if os.environ.get("BROKERJOBS_URL"):
         _say("BROKERJOBS_URL is set: the other commands use that one instead")
     if as_json:

@@ -83,6 +83,9 @@ def test_start_status_url_stop(shell: Shell) -> None:
     found = shell.json("status")
     assert (again["started"], found["running"]) == (False, True)
     assert found["pid"] == again["pid"]
+    code, out, err = shell.run("start", "--rabbitmq", "3.10")
+    assert (code, out.splitlines()[0]) == (0, f"RabbitMQ {shell.version} runs already")
+    assert ("it is not RabbitMQ 3.10" in err) == (not shell.version.startswith("3.10."))
     assert shell.json("url") == {"url": url.strip(), "management_url": found["management_url"]}
     assert shell.run("url", "--management")[1] == found["management_url"] + "\n"
     code, out, _ = shell.run("status")
