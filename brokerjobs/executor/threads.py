@@ -53,11 +53,15 @@ class Threads:
         self._open_calls = 0  # queued or running in one of those
 
     def submit(self, function: Callable[[], Any]) -> Call:
-        """Run the function in a thread, in a copy of this context."""
+        """Run the function in a thread, in a copy of this context.
+
+        Raises:
+            RuntimeError: the system allows no further thread.
+        """
         call = Call(functools.partial(copy_context().run, function), self._loop)
         with self._lock:
+            self._start_if_needed(self._open_calls + 1)
             self._open_calls += 1
-            self._start_if_needed()
         self._calls.put(call)
         return call
 
@@ -70,17 +74,17 @@ class Threads:
                 self._threads -= 1
             self._open_calls -= 1
             call.state = "abandoned"
-            self._start_if_needed()
+            self._start_if_needed(self._open_calls)
 
     def close(self) -> None:
         """Let idle threads end; running ones end with their job."""
         for _ in range(self._threads):
             self._calls.put(None)
 
-    def _start_if_needed(self) -> None:
-        if self._open_calls > self._threads < self._limit:
-            self._threads += 1
+    def _start_if_needed(self, open_calls: int) -> None:
+        if open_calls > self._threads < self._limit:
             threading.Thread(target=self._work, name="brokerjobs-job", daemon=True).start()
+            self._threads += 1
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
