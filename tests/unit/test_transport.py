@@ -1,32 +1,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 
 from brokerjobs import transport
 from brokerjobs.client import Client
-from brokerjobs.message import Message
-from brokerjobs.transport import JobHandle, sender, use_sender
-
-
-class Keeper:
-    """A sender that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def send_message(self, message: Message) -> JobHandle:
-        self.messages.append(message)
-        return JobHandle(message.id, message.job)
-
-    async def asend_message(self, message: Message) -> JobHandle:
-        return self.send_message(message)
-
-    def send_many(self, messages: Iterable[Message]) -> list[JobHandle]:
-        return [self.send_message(message) for message in messages]
-
-    async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
-        return self.send_many(messages)
+from brokerjobs.transport import sender, use_sender
+from tests.unit.doubles import Keeper
 
 
 def test_sender_is_the_one_given() -> None:
