@@ -141,7 +141,7 @@ class LiveDisplay:
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
-        self._live.update(_draw(picture, room=self._console.height - FRAME), refresh=True)
+        self._live.update(draw(picture, self._console.height), refresh=True)
 
     def tell(self, event: Event) -> None:
         self.say(_words(event))
@@ -156,7 +156,9 @@ class LiveDisplay:
             live.stop()
 
 
-def _draw(picture: Picture, room: int) -> Group:
+def draw(picture: Picture, height: int) -> Group:
+    """The picture in at most so many lines, as long as there are about twenty."""
+    room = height - FRAME
     recent = max(1, min(RECENT, room // 2))
     deaths = max(1, min(DEATHS, room - recent))
     head = Text.assemble(
@@ -208,7 +210,7 @@ _STYLES = {"done": "green", "retried": "yellow", "dead": "red", "released": "yel
 
 def _words(event: Event) -> str:
     """One line: what became of which job, and why."""
-    error = event.error.removeprefix("brokerjobs.errors.Reject: ").replace("\n", " ")
+    error = _printable(event.error.removeprefix("brokerjobs.errors.Reject: "))
     match event.kind:
         case "done":
             return f"{event.job} {event.id} done"
@@ -221,10 +223,17 @@ def _words(event: Event) -> str:
     return error
 
 
+def _printable(text: str) -> str:
+    """An error may quote a stranger: no control sequence of theirs reaches the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def _print_summary(console: Console, summary: Summary) -> None:
     console.print()
     for name, figure, explanation in summary.lines():
-        console.print(Text.assemble(f"  {name:<11}", (f"{figure:>6}", "bold"), (f"   {explanation}", "dim")))
+        console.print(
+            Text.assemble(f"  {name:<11}", (f"{figure:>6}", "bold"), (f"   {explanation}".rstrip(), "dim"))
+        )
     console.print()
     for check in summary.checks:
         if not check.holds:

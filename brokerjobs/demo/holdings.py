@@ -17,6 +17,7 @@ from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 
 STEP_TIMEOUT = 30.0  # seconds
+PATIENCE = 3.0  # seconds to wait while the person looks at dead letters too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class Namespace:
 
     async def dead_ids(self, queue: str) -> list[str]:
         """The job ids in a dead letter queue; they stay there."""
-        async with walk(self._settings, self._names.dead(queue), "demo looks at") as way:
+        async with walk(self._settings, self._names.dead(queue), "demo looks at", patience=PATIENCE) as way:
             return [
                 decode(delivery.properties, delivery.body, routing_key=delivery.routing_key).id
                 async for delivery in way.deliveries()

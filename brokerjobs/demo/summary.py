@@ -52,7 +52,7 @@ def check(plan: Plan, evidence: Evidence) -> Iterator[Check]:
     ledger, holdings = evidence.ledger, evidence.holdings
     yield Check("published = done + dead", len(ledger.entries), ledger.done + ledger.dead.total())
     yield Check("done, as the seed foretells", plan.expected.done, ledger.done)
-    yield Check("dead, as the seed foretells", dict(plan.expected.dead), dict(ledger.dead))
+    yield Check("dead, as the seed foretells", plan.expected.dead, ledger.dead)
     for queue, found in evidence.dead_ids.items():
         yield Check(f"{queue}.dead holds what died", sorted(ledger.ids(queue, "dead")), sorted(found))
     yield Check("work queues are empty", 0, sum(holdings.ready.values()))
@@ -64,8 +64,8 @@ def check(plan: Plan, evidence: Evidence) -> Iterator[Check]:
     mails = {f"<{id}@example.com>" for id in ledger.ids("emails", "done")}
     yield Check("the mail server has each mail done", mails, set(evidence.message_ids))
     shipped = len(ledger.ids("shipping", "done"))
-    states = {"shipped": shipped, "failed": len(plan.orders) - shipped}
-    yield Check("the database has each order", states, dict(evidence.order_states))
+    states = Counter(shipped=shipped, failed=len(plan.orders) - shipped)
+    yield Check("the database has each order", states, Counter(evidence.order_states))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
