@@ -42,15 +42,15 @@ def print_table(columns: Sequence[str], rows: Rows, *, empty: str = "nothing") -
 
 
 def _plain(cell: object) -> str:
-    return "" if cell is None else _printable(str(cell)).replace("\t", " ").replace("\n", " ")
+    return "" if cell is None else printable(str(cell)).replace("\t", " ").replace("\n", " ")
 
 
 def _safe(cell: object) -> str:
     from rich.markup import escape
 
-    return "" if cell is None else escape(_printable(str(cell)))
+    return "" if cell is None else escape(printable(str(cell)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Job arguments and errors are strangers' text: no control sequence of theirs reaches the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
