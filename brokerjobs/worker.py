@@ -180,7 +180,9 @@ class Worker:
                 await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
                 chores.cancel()
-                await asyncio.gather(ended, chores, return_exceptions=True)
+                _, failed = await asyncio.gather(ended, chores, return_exceptions=True)
+                if isinstance(failed, Exception):  # a defect of ours, and none of the jobs' business
+                    log.error("chores failed", exc_info=failed)
                 if stopping.done():
                     return await self._drain(session)
                 await self._leave(session)
@@ -295,7 +297,7 @@ class Worker:
 
     async def _sweep(self, session: Session) -> None:
         """Route jobs that were published before their queue was there."""
-        while self._settings.topology != "none":
+        while self._settings.topology != "none" and not self._stopping.is_set():
             try:
                 bindings = [
                     binding
@@ -312,7 +314,7 @@ class Worker:
             await self._pause(self._settings.sweep_interval)
 
     async def _return_stale(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             await self._pause(STALE / 4)
             for lane in self._lanes:
                 await lane.return_inbox(older_than=STALE)

@@ -27,7 +27,8 @@ from brokerjobs.settings import Settings
 
 T = TypeVar("T")
 
-CLOSE_TIMEOUT = 2.0  # seconds: a frozen peer must not hold up an ending
+# Seconds: a frozen peer must not hold up an ending. The client itself gives up waiting for one after 2.
+CLOSE_TIMEOUT = 3.0
 # What the client raises when the connection or channel is gone.
 LOST = (ConnectionError, aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError)
 
@@ -81,14 +82,17 @@ class Connection:
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
         """A new channel; with confirms, publishes wait for the broker and returned messages raise."""
-        async with deadline(self._settings.connect_timeout, "open a channel"):
-            channel = await self._inner.channel(publisher_confirms=confirms, on_return_raises=confirms)
-            return await channel.get_underlay_channel()
+        try:
+            async with deadline(self._settings.connect_timeout, "open a channel"):
+                channel = await self._inner.channel(publisher_confirms=confirms, on_return_raises=confirms)
+                return await channel.get_underlay_channel()
+        except RuntimeError as error:  # the client's word for a connection that is closed by now
+            raise ConnectionLost(str(error)) from None
 
     @asynccontextmanager
-    async def scratch_channel(self) -> AsyncIterator[AbstractChannel]:
+    async def scratch_channel(self, *, confirms: bool = False) -> AsyncIterator[AbstractChannel]:
         """A channel for one purpose; an error may close it without harm to others."""
-        channel = await self.channel()
+        channel = await self.channel(confirms=confirms)
         try:
             yield channel
         finally:
@@ -98,8 +102,9 @@ class Connection:
                         await channel.close()
 
     async def close(self) -> None:
-        with suppress(*LOST, TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+        """End the connection; a peer that does not answer is left behind after a moment."""
+        with suppress(*LOST):
+            async with deadline(CLOSE_TIMEOUT, "close the connection"):
                 await self._inner.close()
 
 
@@ -108,7 +113,7 @@ def connection_name(role: str) -> str:
 
 
 @asynccontextmanager
-async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
+async def deadline(seconds: float | None, what: str) -> AsyncIterator[None]:
     """Bound a step; a lost connection or a missed deadline both end as ConnectionLost.
 
     The client cancels waiting calls when a connection dies; such a CancelledError that nobody asked for is
@@ -119,14 +124,15 @@ async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise ConnectionLost(f"no answer within {seconds:g} s to: {what}") from None
+        raise ConnectionLost(f"no answer within {seconds or 0:g} s to: {what}") from None
     except asyncio.CancelledError:
         if task is not None and task.cancelling():
             raise
         raise ConnectionLost(f"the connection ended during: {what}") from None
 
 
-async def unless_lost(call: Awaitable[T], seconds: float, what: str) -> T:
+async def unless_lost(call: Awaitable[T], seconds: float | None, what: str) -> T:
+    """The call's result; None as seconds leaves the deadline to the caller."""
     async with deadline(seconds, what):
         return await call
 

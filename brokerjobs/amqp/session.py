@@ -207,9 +207,8 @@ class Session:
         """End the session; the broker gives back what was not settled."""
         self._end("closed")
         self._watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watcher
-        await self._connection.close()
+        # A caller that is cancelled here leaves at once, and the connection still gets closed.
+        await asyncio.shield(asyncio.ensure_future(self._connection.close()))
 
     def _end(self, reason: str) -> None:
         if not self._ended.is_set():
@@ -217,8 +216,10 @@ class Session:
             self._ended.set()
 
     async def _watch_connection(self) -> None:
-        await self._connection.wait_closed()
-        self._end("the connection was lost")
+        try:
+            await self._connection.wait_closed()
+        finally:  # the client may also end its future by cancelling it
+            self._end("the connection was lost")
 
     def _watch_channel(self, channel: AbstractChannel, queue: str) -> None:
         closing = asyncio.ensure_future(_closed(channel))
