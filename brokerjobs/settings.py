@@ -17,15 +17,26 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from brokerjobs.node.state import running_url
 from brokerjobs.durations import seconds
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.node.state import running_url
 
 PREFIX = "BROKERJOBS_"
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+_UNREADABLE_URL = (
+    "cannot be read as a URL; in its user and password write / as %2F, ? as %3F, # as %23, @ as %40"
+)
 OTHER_URL_VARIABLES = ("RABBITMQ_URL", "AMQP_URL", "CLOUDAMQP_URL")
 
-Seconds = Annotated[float, BeforeValidator(seconds)]
+
+def _seconds(value: Any) -> float:
+    try:
+        return seconds(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error).removeprefix("duration ")) from None
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
 class Settings(BaseSettings):
@@ -34,57 +45,61 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     url: SecretStr = Field(
-        SecretStr(DEFAULT_URL),
+        default=SecretStr(DEFAULT_URL),
         description="where RabbitMQ is: amqp://user:password@host:port/vhost",
     )
     namespace: str = Field(
-        "", description="prefix of all exchanges and queues, for several deployments in one vhost"
+        default="", description="prefix of all exchanges and queues, for several deployments in one vhost"
     )
     consumers: str = Field(
-        "consumers", description="Python package that holds the consumers, one module a queue"
+        default="consumers", description="Python package that holds the consumers, one module a queue"
     )
     queue_type: Literal["auto", "classic", "quorum"] = Field(
-        "auto", description="auto is quorum from RabbitMQ 4.3, classic before"
+        default="auto", description="auto is quorum from RabbitMQ 4.3, classic before"
     )
     topology: Literal["declare", "check", "none"] = Field(
-        "declare",
+        default="declare",
         description="what a worker does about queues at its start: declare, only check, or nothing",
     )
-    concurrency: int = Field(10, ge=1, le=10_000, description="jobs that run at once per queue")
+    concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs that run at once per queue")
     prefetch: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=65_535,
         description="unacknowledged deliveries per queue; as many as run at once when unset",
     )
-    drain_timeout: Seconds = Field(25.0, description="how long a stopping worker lets running jobs finish")
-    connect_timeout: Seconds = Field(10.0, gt=0, description="deadline for one attempt to connect")
-    publish_timeout: Seconds = Field(10.0, gt=0, description="deadline for one publish, its confirm included")
+    drain_timeout: Seconds = Field(
+        default=25.0, description="how long a stopping worker lets running jobs finish"
+    )
+    connect_timeout: Seconds = Field(default=10.0, gt=0, description="deadline for one attempt to connect")
+    publish_timeout: Seconds = Field(
+        default=10.0, gt=0, description="deadline for one publish, its confirm included"
+    )
     heartbeat: int = Field(
-        10, ge=2, le=600, description="seconds; a frozen peer is noticed after about three"
+        default=10, ge=2, le=600, description="seconds; a frozen peer is noticed after about three"
     )
     max_message_size: int = Field(
-        1024 * 1024,
+        default=1024 * 1024,
         ge=1,
         description="bytes of body, refused above when sending and when receiving",
     )
     unknown_job_delay: Seconds = Field(
-        30.0, description="wait before a job that no worker knows is looked at again"
+        default=30.0, description="wait before a job that no worker knows is looked at again"
     )
-    unknown_job_tries: int = Field(3, ge=0, description="how often it waits so before it is dead")
+    unknown_job_tries: int = Field(default=3, ge=0, description="how often it waits so before it is dead")
     sweep_interval: Seconds = Field(
-        60.0, gt=0, description="how often a worker looks for unrouted jobs that it could take"
+        default=60.0, gt=0, description="how often a worker looks for unrouted jobs that it could take"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe log lines to print"
+        default="info", description="least severe log lines to print"
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto is console on a terminal, JSON otherwise"
+        default="auto", description="auto is console on a terminal, JSON otherwise"
     )
     metrics_port: int | None = Field(
-        None, ge=0, le=65_535, description="serve Prometheus metrics on this port"
+        default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port"
     )
-    metrics_host: str = Field("127.0.0.1", description="address of the metrics server")
+    metrics_host: str = Field(default="127.0.0.1", description="address of the metrics server")
 
     @field_validator("url")
     @classmethod
@@ -92,10 +107,12 @@ class Settings(BaseSettings):
         try:
             parts = urlsplit(url.get_secret_value())
             _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"is no URL: {error}") from None
+        except ValueError:  # whose text may quote the password
+            raise ValueError(_UNREADABLE_URL) from None
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
             raise ValueError("must look like amqp://user:password@host:5672/vhost")
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError(_UNREADABLE_URL)
         return url
 
     @property
@@ -108,8 +125,9 @@ class Settings(BaseSettings):
         """Host, port and virtual host, for people."""
         parts = urlsplit(self.amqp_url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         vhost = unquote(parts.path[1:]) or "/"
-        return f"{parts.hostname}:{port}" + (f" (vhost {vhost})" if vhost != "/" else "")
+        return f"{host}:{port}" + (f" (vhost {vhost})" if vhost != "/" else "")
 
     @classmethod
     def settings_customise_sources(
@@ -177,11 +195,12 @@ def _url_elsewhere(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]
 
 def _pyproject(path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
-        table = tomllib.loads(path.read_text()).get("tool", {}).get("brokerjobs", {})
+        tools = tomllib.loads(path.read_text()).get("tool", {})
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {path.name}: {error}") from None
+    table = tools.get("brokerjobs", {}) if isinstance(tools, dict) else None
     if not isinstance(table, dict):
         raise ConfigurationError("[tool.brokerjobs] in pyproject.toml must be a table")
     return [("pyproject.toml", {name.replace("-", "_"): value for name, value in table.items()})]
@@ -194,6 +213,8 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
             found.append((PREFIX + "URL_FILE", {"url": Path(path).read_text().strip()}))
         except OSError as error:
             raise ConfigurationError(f"{PREFIX}URL_FILE: cannot read {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{PREFIX}URL_FILE: cannot read {path}: it is not UTF-8") from None
     found += [
         (PREFIX + name.upper(), {name: environ[PREFIX + name.upper()]})
         for name in Settings.model_fields
