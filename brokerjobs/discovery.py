@@ -43,8 +43,12 @@ def _see_working_folder() -> None:
 def _modules(package: str) -> list[str]:
     found = _load(package)
     if not hasattr(found, "__path__"):
-        raise ConfigurationError(f"{package!r} is a module; consumers must be a package (a folder of modules)")
-    return sorted(module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_"))
+        raise ConfigurationError(
+            f"{package!r} is a module; consumers must be a package (a folder of modules)"
+        )
+    return sorted(
+        module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_")
+    )
 
 
 def _find_one(package: str, queue: str, modules: list[str]) -> Consumer:
@@ -72,18 +76,24 @@ def _load(name: str) -> ModuleType:
         raise _broken(name, error) from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> ConfigurationError:
+def _broken(name: str, error: BaseException) -> ConfigurationError:
     frames = traceback.extract_tb(error.__traceback__)
-    place = next((f" ({frame.filename}:{frame.lineno})" for frame in reversed(frames) if _is_users(frame.filename)), "")
+    place = next(
+        (f" ({frame.filename}:{frame.lineno})" for frame in reversed(frames) if _is_users(frame.filename)), ""
+    )
     return ConfigurationError(f"cannot import {name}: {type(error).__name__}: {error}{place}")
 
 
 def _is_users(filename: str) -> bool:
-    return not filename.startswith("<") and str(Path(__file__).parent) not in filename and "importlib" not in filename
+    return (
+        not filename.startswith("<")
+        and str(Path(__file__).parent) not in filename
+        and "importlib" not in filename
+    )
 
 
 def _consumers_in(module: ModuleType) -> list[Consumer]:
