@@ -46,7 +46,8 @@ class DeadLetter:
         traceback: as Python prints it.
         attempts: how many attempts were made or begun.
         history: what happened before, oldest first.
-        died_at: seconds since the epoch.
+        published_at: seconds since the epoch.
+        died_at: likewise.
         worker: host and process that gave up.
         identity: equal for copies of one dead letter; None where that cannot be told.
         copies: how many such copies were seen.
@@ -61,6 +62,7 @@ class DeadLetter:
     traceback: str = ""
     attempts: int = 1
     history: tuple[Entry, ...] = ()
+    published_at: float | None = None
     died_at: float | None = None
     worker: str = ""
     identity: tuple[str, str, bytes] | None = None
@@ -78,7 +80,7 @@ class Filter:
     """Which dead letters; what is left out does not matter.
 
     Args:
-        ids: one of these, or the beginning of one.
+        ids: exactly one of these.
         job: a name with wildcards, `emails.*`.
         error: a part of the error, its class included; upper and lower case are the same.
         reason: exactly this one.
@@ -95,7 +97,7 @@ class Filter:
 
     def matches(self, letter: DeadLetter) -> bool:
         return (
-            (not self.ids or letter.id.startswith(self.ids))
+            (not self.ids or letter.id in self.ids)
             and (not self.job or fnmatchcase(letter.message.job, self.job))
             and (not self.reason or letter.reason == self.reason)
             and self.error.casefold() in f"{letter.error_kind}: {letter.error}".casefold()
@@ -133,6 +135,7 @@ def read(properties: Mapping[str, Any], body: bytes, *, routing_key: str, queue:
         traceback=marks.get("traceback", ""),
         attempts=message.attempt,
         history=tuple(history(message)),
+        published_at=_published_at(message, properties),
         died_at=message.died_at / 1000 if message.died_at else _time(death.get("time")),
         worker=marks.get("worker", ""),
         identity=(message.id, message.job, hashlib.sha256(body).digest()) if has_id else None,
@@ -178,6 +181,12 @@ def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def _first_key(death: Mapping[str, Any]) -> str:
     keys = death.get("routing-keys")
     return _text(keys[0]) if isinstance(keys, list) and keys else ""
+
+
+def _published_at(message: Message, properties: Mapping[str, Any]) -> float | None:
+    """Unless neither a timestamp nor the id tells: reading puts the present time there."""
+    is_told = properties.get("timestamp") is not None or message.published_at != message.timestamp
+    return message.published_at if is_told else None
 
 
 def _time(value: Any) -> float | None:

@@ -179,7 +179,8 @@ def test_replay_drops_the_error_and_keeps_the_history() -> None:
 
 def test_replay_goes_where_the_queue_says_and_not_where_a_header_says() -> None:
     letter = died(job(marks={"queue": "payments"}))
-    assert replay_of(letter, NAMES, now=NOW).routing_key.endswith(".q.emails")
+    publication = replay_of(letter, NAMES, now=NOW)
+    assert (publication.exchange, publication.routing_key) == topology.route_to_queue(NAMES, "emails", 0)
 
 
 def test_replay_may_wait() -> None:
@@ -202,8 +203,8 @@ def test_replay_of_what_the_broker_dead_lettered_drops_its_headers() -> None:
     [
         (Filter(), True),
         (Filter(ids=("id-1",)), True),
-        (Filter(ids=("other", "id")), True),
-        (Filter(ids=("1",)), False),
+        (Filter(ids=("other", "id-1")), True),
+        (Filter(ids=("id", "")), False),
         (Filter(job="emails.*"), True),
         (Filter(job="*.receipt"), False),
         (Filter(error="NO SUCH"), True),
