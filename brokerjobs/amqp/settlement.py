@@ -21,7 +21,7 @@ from typing import Any, assert_never
 from brokerjobs import topology
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.failure import Failure, cut
-from brokerjobs.message import Message
+from brokerjobs.message import HISTORY_LIMIT, Message
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
@@ -155,7 +155,11 @@ def write_history(entries: Sequence[Entry]) -> str:
         }
         for entry in entries[-HISTORY_ENTRIES:]
     ]
-    return json.dumps(written, ensure_ascii=False, separators=(",", ":"))
+    for first in range(len(written)):
+        text = json.dumps(written[first:], ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode()) <= HISTORY_LIMIT:  # control characters take six bytes each
+            return text
+    return "[]"
 
 
 def _whole(value: Any) -> int:
