@@ -18,7 +18,7 @@ from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.consumer import Consumer
-from brokerjobs.errors import PublishRefused, PublishUnknown
+from brokerjobs.errors import BrokerJobsError
 from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
 from brokerjobs.logs import log
@@ -188,7 +188,7 @@ class Lane:
         try:
             async for attempt in AsyncRetrying(
                 wait=wait_random_exponential(multiplier=0.5, max=30),
-                retry=retry_if_exception_type((PublishRefused, PublishUnknown)),
+                retry=retry_if_exception_type(BrokerJobsError),
                 before_sleep=lambda state: self._held(run, state),
             ):
                 with attempt:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
@@ -13,7 +11,6 @@ import click
 from brokerjobs.cli import exits
 from brokerjobs.cli.output import json_option, print_json
 from brokerjobs.durations import text
-from brokerjobs.node.errors import RabbitMQUnavailable
 from brokerjobs.node.state import State, running
 
 NONE_RUNS = "no node runs; start one: brokerjobs broker start"
@@ -48,8 +45,7 @@ def start(rabbitmq: str | None, yes: bool, as_json: bool) -> None:
     from brokerjobs.node.fetch import SUITES
 
     began = time.monotonic()
-    with _exit_code_unreachable():
-        state, started = detached.start(lambda: choose(rabbitmq, yes=yes, say=_say))
+    state, started = detached.start(lambda: choose(rabbitmq, yes=yes, say=_say))
     if rabbitmq in SUITES and not state.version.startswith(f"{rabbitmq}."):
         _say(f"it is not RabbitMQ {rabbitmq}: for that, first `brokerjobs broker stop`")
     if os.environ.get("BROKERJOBS_URL"):
@@ -71,8 +67,7 @@ def stop(as_json: bool) -> None:
     """Stop it in good order; its queues and jobs stay for the next start."""
     from brokerjobs.node import detached
 
-    with _exit_code_unreachable():
-        stopped = detached.stop()
+    stopped = detached.stop()
     if as_json:
         print_json({"running": False, "stopped": stopped is not None})
     elif stopped is None:
@@ -113,20 +108,6 @@ def url(management: bool, as_json: bool) -> None:
         print_json({"url": state.url, "management_url": state.management_url})
     else:
         click.echo(state.management_url if management else state.url)
-
-
-class Unavailable(click.ClickException):
-    """No broker is to be had."""
-
-    exit_code = exits.UNREACHABLE
-
-
-@contextmanager
-def _exit_code_unreachable() -> Iterator[None]:
-    try:
-        yield
-    except RabbitMQUnavailable as error:
-        raise Unavailable(str(error)) from None
 
 
 def _say(line: str) -> None:

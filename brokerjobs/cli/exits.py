@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
+from brokerjobs.node.errors import RabbitMQUnavailable
 
 DONE = 0
 FAILURE = 1
@@ -15,7 +16,7 @@ INTERRUPTED = 130  # a second Ctrl-C or SIGTERM: ended at once
 
 def exit_code(error: BrokerJobsError) -> int:
     match error:
-        case BrokerUnreachable():
+        case BrokerUnreachable() | RabbitMQUnavailable():
             return UNREACHABLE
         case ConfigurationError():
             return CONFIGURATION
