@@ -45,7 +45,7 @@ class Options:
     "--seed", type=click.IntRange(0), default=7, show_default=True, help="Decides which jobs fail, and how."
 )
 @click.option(
-    "--jobs", type=click.IntRange(20, 100_000), default=300, show_default=True, help="How many to publish."
+    "--jobs", type=click.IntRange(20, 10_000), default=300, show_default=True, help="How many to publish."
 )
 @click.option("--exit", "ends", is_flag=True, help="End by itself after the summary.")
 @click.option(
@@ -83,7 +83,7 @@ async def _demo(broker: Broker, display: Display, options: Options) -> int:
     from brokerjobs.demo.performance import Performance
     from brokerjobs.demo.stage import set_up
 
-    _cancel_on_signals(asyncio.current_task())
+    _cancel_on_signals(asyncio.current_task(), display)
     chosen, summary = plan.make(options.seed, options.jobs), None
     try:
         async with set_up(broker.url, chosen, seed=options.seed, keep=options.keep, say=display.say) as stage:
@@ -105,13 +105,18 @@ async def _demo(broker: Broker, display: Display, options: Options) -> int:
     return DONE if summary is not None and summary.agrees else FAILURE
 
 
-def _cancel_on_signals(demo: asyncio.Task[Any] | None) -> None:
+def _cancel_on_signals(demo: asyncio.Task[Any] | None, display: Display) -> None:
     """The first signal takes the demo down in good order, the second at once."""
     assert demo is not None
-    signals = iter([demo.cancel])
+    told = False
 
     def end() -> None:
-        next(signals, lambda: os._exit(INTERRUPTED))()
+        nonlocal told
+        if told:
+            os._exit(INTERRUPTED)  # what it started ends with it
+        told = True
+        display.say("ending what it started; Ctrl-C again ends it at once")
+        demo.cancel()
 
     for number in signal.SIGINT, signal.SIGTERM:
         asyncio.get_running_loop().add_signal_handler(number, end)

@@ -22,9 +22,13 @@ def guide(broker: Broker, stage: Stage, refused: str | None) -> Iterator[str]:
     """
     yield ""
     if broker.management_url:
-        yield f"  management   {broker.management_url}   user guest, password guest"
-    yield f"  metrics      {stage.worker.metrics_url}"
-    yield f"  worker's log {stage.worker.log}"
+        yield f"  management    {broker.management_url}   user guest, password guest"
+    else:
+        yield "  management    as your RabbitMQ has it, usually on port 15672"
+    if broker.log:
+        yield f"  its log       {broker.log}"
+    yield f"  metrics       {stage.worker.metrics_url}"
+    yield f"  worker's log  {stage.worker.log}"
     yield ""
     yield f"Try in another terminal, in {ROOT}:"
     yield f"  export {_exports(broker)}"

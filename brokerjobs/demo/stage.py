@@ -23,7 +23,7 @@ from brokerjobs.settings import Settings
 
 NAMESPACE = "demo"
 ROOT = Path(__file__).resolve().parents[2]  # where `consumers` lies beside `brokerjobs`
-WAIT_FACTOR = 0.02  # a payment waits 0.2, 0.6, 1.8 and 5.4 s instead of 10, 30, 90 and 270
+WAIT_FACTOR = 0.01  # a payment waits 0.1, 0.3, 0.9 and 2.7 s instead of 10, 30, 90 and 270
 UNKNOWN_JOB_DELAY = 1.0  # seconds instead of 30
 DRAIN_TIMEOUT = 5.0  # seconds
 
