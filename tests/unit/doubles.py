@@ -38,13 +38,13 @@ class FakePublisher:
         self.published: list[Publication] = []
         self.timeouts: list[float] = []
         self._journal = journal
-        self._errors = list(errors)
+        self.errors = list(errors)
 
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         self.timeouts.append(timeout)
-        if self._errors:
+        if self.errors:
             self._journal.append("not confirmed")
-            raise self._errors.pop(0)
+            raise self.errors.pop(0)
         self.published.append(publication)
         self._journal.append("confirmed")
 

@@ -1,0 +1,514 @@
+"""One queue in a worker: who may start, what is settled when, and what happens to it when its session ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import tenacity
+from structlog.testing import capture_logs
+
+from brokerjobs import Consumer, Retry, current_job, lane
+from brokerjobs.amqp.settlement import Settlement
+from brokerjobs.errors import BrokerUnreachable, PublishUnknown
+from brokerjobs.executor import Executor, Threads
+from brokerjobs.lane import Lane, Slots
+from brokerjobs.message import Message
+from brokerjobs.metrics import Metrics
+from brokerjobs.outcome import Outcome
+from brokerjobs.topology import Names
+from brokerjobs.transport import Publication
+from tests.unit.doubles import FakeDelivery, FakePublisher
+from tests.waiting import eventually_async
+
+AMPLE = 30.0  # seconds within which everything here ends
+
+
+class Bench:
+    """A lane with its surroundings; its jobs stay until let go."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        *,
+        queue: str = "emails",
+        slots: Slots | None = None,
+        publisher: type[FakePublisher] = FakePublisher,
+        executor: type[Executor] = Executor,
+    ) -> None:
+        self.consumer = Consumer(queue, retry=Retry(2, delays=[10]))
+        self.journal: list[str] = []
+        self.publisher = publisher(self.journal)
+        self.metrics = Metrics()
+        self.slots = slots or Slots(2)
+        self.used_when_freed: list[int] = []
+        self.started: list[str] = []
+        self.go_on = asyncio.Event()
+        self.lane = Lane(
+            self.consumer,
+            executor(self.consumer, threads),
+            Settlement(Names(), self.publisher, timeout=AMPLE),
+            self.slots,
+            self.metrics,
+            lambda: self.used_when_freed.append(self.slots.used),
+        )
+
+        @self.consumer.job()
+        async def stay(n: int = 0) -> None:
+            self.started.append(f"{queue} {n}")
+            await self.go_on.wait()
+
+        @self.consumer.job()
+        async def quick() -> None: ...
+
+        @self.consumer.job()
+        async def fail() -> None:
+            raise ConnectionError("gateway is away")
+
+    @property
+    def freed(self) -> int:
+        return len(self.used_when_freed)
+
+    def deliver(self, job: str, arguments: Any = None, **properties: Any) -> FakeDelivery:
+        delivery = FakeDelivery(
+            self.lane.queue,
+            self.journal,
+            body=json.dumps(arguments or {}).encode(),
+            routing_key=f"{self.lane.queue}.{job}",
+            properties={"message_id": "7", **properties},
+        )
+        self.lane.take(delivery)
+        return delivery
+
+    def start_all(self) -> int:
+        started = 0
+        while self.lane.start_next():
+            started += 1
+        return started
+
+    async def finish(self) -> None:
+        self.go_on.set()
+        await eventually_async(lambda: self.lane.is_idle)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[Threads]:
+    threads = Threads(4)
+    yield threads
+    threads.close()
+
+
+@pytest.fixture
+def bench(threads: Threads) -> Bench:
+    return Bench(threads)
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "wait_random_exponential", lambda **_: tenacity.wait_none())
+
+
+# ---- slots
+
+
+async def test_no_more_run_than_there_are_slots(bench: Bench) -> None:
+    for n in range(5):
+        bench.deliver("stay", {"n": n})
+
+    assert bench.start_all() == 2
+    await eventually_async(lambda: len(bench.started) == 2)
+    assert (bench.lane.running, bench.slots.used, bench.slots.free) == (2, 2, False)
+
+    bench.go_on.set()
+    await eventually_async(lambda: bench.freed == 2)
+    assert bench.start_all() == 2
+    await eventually_async(lambda: bench.freed == 4)
+    assert bench.start_all() == 1
+    await bench.finish()
+
+    assert bench.started == [f"emails {n}" for n in range(5)]
+    assert (bench.slots.used, bench.freed) == (0, 5)
+
+
+async def test_nothing_starts_where_nothing_waits(bench: Bench) -> None:
+    assert bench.lane.start_next() is False
+    assert bench.lane.is_idle
+
+
+async def test_lanes_in_strict_order_share_their_slots(threads: Threads) -> None:
+    slots = Slots(2)
+    first, second = Bench(threads, queue="critical", slots=slots), Bench(threads, queue="low", slots=slots)
+    first.deliver("stay")
+    for _ in range(3):
+        second.deliver("stay")
+
+    assert first.start_all() == 1
+    assert second.start_all() == 1
+    first.deliver("stay")
+    assert first.start_all() == 0  # the other holds the slot
+
+    second.go_on.set()
+    await eventually_async(lambda: second.freed == 1)
+    assert first.start_all() == 1
+    assert second.start_all() == 0
+
+    await first.finish()
+    second.start_all()
+    await second.finish()
+    assert slots.used == 0
+
+
+async def test_slot_is_free_before_the_lane_says_so(bench: Bench) -> None:
+    """Whoever hears it starts the next at once."""
+    bench.deliver("quick")
+
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.used_when_freed == [0]
+
+
+# ---- settled once, in order
+
+
+@pytest.mark.parametrize(
+    ("job", "properties", "frames", "outcome"),
+    [
+        ("quick", {}, ["ack"], "succeeded"),
+        ("fail", {}, ["confirmed", "ack"], "retried"),
+        ("fail", {"headers": {"brokerjobs-attempt": 2}}, ["confirmed", "ack"], "dead"),
+    ],
+)
+async def test_run_is_settled_by_its_outcome_and_counted(
+    bench: Bench, job: str, properties: Mapping[str, Any], frames: list[str], outcome: str
+) -> None:
+    bench.deliver(job, **properties)
+
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.journal == frames
+    labels = {"queue": "emails", "job": f"emails.{job}"}
+    assert bench.value("brokerjobs_jobs_received_total", **labels) == 1
+    assert bench.value("brokerjobs_jobs_finished_total", **labels, outcome=outcome) == 1
+    assert bench.value("brokerjobs_job_duration_seconds_count", **labels) == 1
+    assert bench.value("brokerjobs_jobs_in_progress", queue="emails") == 0
+
+
+async def test_wait_is_counted_from_when_the_job_was_due(bench: Bench) -> None:
+    now = time.time()
+    bench.deliver("quick", timestamp=int(now - 1000), headers={"brokerjobs-due": int((now - 60) * 1000)})
+    bench.deliver("quick", timestamp=int(now + 1000))  # another clock
+
+    bench.start_all()
+    await bench.finish()
+
+    waited = bench.value("brokerjobs_job_wait_seconds_sum", queue="emails")
+    assert waited is not None
+    assert 59 < waited < 90
+
+
+async def test_unknown_jobs_count_as_other(bench: Bench) -> None:
+    for n in range(5):
+        bench.deliver(f"made-up-{n}")
+
+    for _ in range(3):
+        bench.start_all()
+        await eventually_async(lambda: bench.lane.running == 0)
+
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="other") == 5
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="emails.made-up-1") is None
+
+
+async def test_decision_by_hand_settles_while_the_job_goes_on(bench: Bench) -> None:
+    @bench.consumer.job()
+    async def early() -> None:
+        current_job().ack()
+        await bench.go_on.wait()
+
+    bench.deliver("early")
+    bench.start_all()
+    await eventually_async(lambda: bench.journal == ["ack"])
+
+    assert bench.lane.running == 1
+    assert bench.slots.used == 1
+
+    await bench.finish()
+    assert bench.journal == ["ack"]
+
+
+@pytest.mark.parametrize(
+    ("decide", "frames", "outcome"),
+    [("nack", ["requeue"], "released"), ("reject", ["confirmed", "ack"], "dead")],
+)
+async def test_decision_by_hand_is_what_is_counted(
+    bench: Bench, decide: str, frames: list[str], outcome: str
+) -> None:
+    @bench.consumer.job()
+    def hand() -> None:
+        getattr(current_job(), decide)()
+
+    bench.deliver("hand")
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.journal == frames
+    finished = bench.value(
+        "brokerjobs_jobs_finished_total", queue="emails", job="emails.hand", outcome=outcome
+    )
+    assert finished == 1
+
+
+class UndecodableDelivery(FakeDelivery):
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+
+async def test_delivery_that_cannot_be_read_is_a_dead_letter(bench: Bench) -> None:
+    bench.lane.take(UndecodableDelivery("emails", bench.journal, body=b"\xff", routing_key="emails.x"))
+
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.journal == ["confirmed", "ack"]
+    [publication] = bench.publisher.published
+    assert publication.exchange == "jobs.dead"
+    assert publication.message.marks["reason"] == "undecodable"
+    assert publication.message.body == b"\xff"
+    assert bench.slots.used == 0
+
+
+# ---- held while its copy is not confirmed
+
+
+async def test_job_is_held_until_its_copy_is_confirmed(bench: Bench) -> None:
+    bench.publisher.errors += [
+        PublishUnknown("no confirm"),
+        BrokerUnreachable("away"),
+        PublishUnknown("no confirm"),
+    ]
+    delivery = bench.deliver("fail")
+
+    with capture_logs() as lines:
+        bench.start_all()
+        await bench.finish()
+
+    assert bench.journal == ["not confirmed"] * 3 + ["confirmed", "ack"]
+    assert delivery.is_settled
+    held = [line for line in lines if line["event"] == "copy not confirmed, job held"]
+    assert [line["error"] for line in held] == ["no confirm", "away", "no confirm"]
+
+
+class SlowPublisher(FakePublisher):
+    """Confirms nothing until told to."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__(journal)
+        self.asked = asyncio.Event()
+        self.confirm = asyncio.Event()
+
+    async def publish(self, publication: Publication, *, timeout: float) -> None:
+        self.asked.set()
+        await self.confirm.wait()
+        await super().publish(publication, timeout=timeout)
+
+
+async def test_held_job_keeps_its_slot(threads: Threads) -> None:
+    """The queue pauses by itself: it must not take on more of what it cannot settle."""
+    bench = Bench(threads, publisher=SlowPublisher)
+    publisher = bench.publisher
+    assert isinstance(publisher, SlowPublisher)
+    for _ in range(3):
+        bench.deliver("fail")
+    assert bench.start_all() == 2
+
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    assert bench.start_all() == 0
+
+    publisher.confirm.set()
+    await eventually_async(lambda: bench.freed == 2)
+    assert bench.start_all() == 1
+    await bench.finish()
+
+
+# ---- the session ends
+
+
+async def test_outcome_of_an_ended_session_is_dropped_and_counted(bench: Bench) -> None:
+    """The broker delivers it again: to publish a copy now would make two of it."""
+    delivery = bench.deliver("fail")
+    delivery.end_session()
+
+    with capture_logs() as lines:
+        bench.start_all()
+        await bench.finish()
+
+    assert bench.journal == []
+    assert bench.publisher.published == []
+    assert bench.value("brokerjobs_settle_failures_total", queue="emails") == 1
+    [lost] = [line for line in lines if line["event"] == "settlement lost"]
+    assert (lost["queue"], lost["id"], lost["outcome"]) == ("emails", "7", "retried")
+    assert bench.slots.used == 0
+
+
+async def test_held_job_is_let_go_when_its_session_ends(bench: Bench) -> None:
+    bench.publisher.errors += [PublishUnknown("no confirm")] * 10_000
+    delivery = bench.deliver("fail")
+    bench.start_all()
+    await eventually_async(lambda: bench.journal.count("not confirmed") > 3)
+
+    delivery.end_session()
+    await bench.finish()
+
+    assert set(bench.journal) == {"not confirmed"}
+    assert bench.value("brokerjobs_settle_failures_total", queue="emails") == 1
+
+
+async def test_run_outlives_the_session_that_brought_it(bench: Bench) -> None:
+    delivery = bench.deliver("stay")
+    bench.deliver("stay")
+    bench.deliver("quick")
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 2)
+
+    delivery.end_session()
+    bench.lane.forget_inbox()
+
+    assert bench.lane.running == 2
+    assert bench.start_all() == 0
+    await bench.finish()
+    assert bench.journal == ["ack"]  # that of the other
+
+
+# ---- given back
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_what_has_waited_too_long_goes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(lane, "time", clock)
+    old = bench.deliver("quick")
+    clock.now += 50
+    young = bench.deliver("quick")
+    clock.now += 11
+
+    await bench.lane.return_inbox(older_than=60)
+
+    assert (old.is_settled, young.is_settled) == (True, False)
+    await bench.lane.return_inbox()
+    assert bench.journal == ["requeue"] * 2
+    assert bench.lane.is_idle
+
+
+async def test_returning_to_an_ended_session_harms_nothing(bench: Bench) -> None:
+    deliveries = [bench.deliver("quick") for _ in range(3)]
+    for delivery in deliveries:
+        delivery.end_session()
+
+    await bench.lane.return_inbox()
+
+    assert bench.journal == []
+
+
+# ---- drained
+
+
+async def test_drain_lets_running_jobs_finish(bench: Bench) -> None:
+    bench.deliver("stay")
+    bench.start_all()
+    await eventually_async(lambda: bool(bench.started))
+
+    draining = asyncio.create_task(bench.lane.drain(AMPLE))
+    bench.go_on.set()
+
+    assert await draining == 0
+    assert bench.journal == ["ack"]
+
+
+async def test_drain_gives_back_what_does_not_finish_in_time(bench: Bench) -> None:
+    bench.deliver("stay")
+    bench.deliver("stay")
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 2)
+
+    with capture_logs() as lines:
+        assert await bench.lane.drain(0.01) == 2
+
+    assert bench.journal == ["requeue"] * 2
+    assert [line["event"] for line in lines] == ["job released"] * 2
+    assert bench.slots.used == 0
+
+
+async def test_drain_gives_back_what_has_only_just_started(bench: Bench) -> None:
+    bench.deliver("stay")
+    bench.start_all()
+
+    assert await bench.lane.drain(0) == 1
+
+    assert bench.journal == ["requeue"]
+
+
+async def test_drain_waits_for_a_copy_that_is_being_confirmed(threads: Threads) -> None:
+    bench = Bench(threads, publisher=SlowPublisher)
+    publisher = bench.publisher
+    assert isinstance(publisher, SlowPublisher)
+    bench.deliver("fail")
+    bench.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+
+    draining = asyncio.create_task(bench.lane.drain(0))
+    await asyncio.wait({draining}, timeout=0.05)
+    assert not draining.done()
+    publisher.confirm.set()
+
+    assert await draining == 0
+    assert bench.journal == ["confirmed", "ack"]
+
+
+async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
+    assert await bench.lane.drain(AMPLE) == 0
+
+
+# ---- a defect of ours
+
+
+class Defective(Executor):
+    async def execute(
+        self,
+        message: Message,
+        *,
+        redelivered: bool = False,
+        decide: Callable[[Outcome], None] = lambda _: None,
+    ) -> Outcome:
+        raise ZeroDivisionError("a defect")
+
+
+async def test_defect_frees_its_slot_and_leaves_the_delivery_to_the_broker(threads: Threads) -> None:
+    bench = Bench(threads, executor=Defective)
+    delivery = bench.deliver("quick")
+
+    with capture_logs() as lines:
+        bench.start_all()
+        await bench.finish()
+
+    assert delivery.is_live
+    assert (bench.slots.used, bench.freed) == (0, 1)
+    assert bench.value("brokerjobs_jobs_in_progress", queue="emails") == 0
+    assert [line["event"] for line in lines] == ["run failed"]
