@@ -17,7 +17,7 @@ from brokerjobs import settings
 from brokerjobs.cli import letters, moving
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.options import namespace_option, url_option
-from brokerjobs.cli.output import json_option, print_json, print_table
+from brokerjobs.cli.output import json_option, print_json
 from brokerjobs.dead_letters import DeadLetters, Filter
 from brokerjobs.durations import seconds
 from brokerjobs.errors import ConfigurationError
@@ -90,7 +90,7 @@ def list_(queue: str, limit: int, group: bool, as_json: bool, **given: Any) -> N
         found = [letters.as_json(letter, whole=False) for letter in page.letters]
         print_json({"queue": queue, "present": page.present, "more": page.more, "dead_letters": found})
         return
-    print_table(letters.COLUMNS, list(map(letters.row, page.letters)), empty=_nothing(queue, page.present))
+    letters.print_letters(page.letters, empty=_nothing(queue, page.present))
     if page.more:
         click.echo(f"more match; see them with --limit {limit * 10}, or count them with --group", err=True)
 
@@ -229,7 +229,7 @@ def _print_groups(dead: DeadLetters, chosen: Filter, as_json: bool) -> None:
     if as_json:
         print_json({"queue": dead.queue, "groups": list(map(letters.group_as_json, groups))})
     else:
-        print_table(letters.GROUP_COLUMNS, list(map(letters.group_row, groups)), empty=_nothing(dead.queue))
+        letters.print_groups(groups, empty=_nothing(dead.queue))
 
 
 def _nothing(queue: str, present: int = 0) -> str:

@@ -5,50 +5,70 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from brokerjobs import payload
-from brokerjobs.cli.output import printable
+from brokerjobs.cli.output import print_table, printable
 from brokerjobs.dead_letters import DeadLetter, Entry, Group
 from brokerjobs.durations import text
 from brokerjobs.errors import UndecodableMessage
 from brokerjobs.failure import cut
 from brokerjobs.message import Message
 
-COLUMNS = ("id", "job", "reason", "error", "attempts", "age")
-GROUP_COLUMNS = ("count", "reason", "error", "jobs", "last", "example")
 SUMMARY_LIMIT = 120  # bytes in a row
+SHORT_ID = 18  # characters: of our ids the millisecond and 12 random bits
 BYTES_SHOWN = 4096  # of a body that is not JSON
 
 
-def row(letter: DeadLetter) -> tuple[object, ...]:
-    summary = cut(letter.summary, SUMMARY_LIMIT) + (f" ({letter.copies} copies)" if letter.copies > 1 else "")
-    return (
-        letter.id,
-        letter.message.job,
-        letter.reason or "unknown",
-        summary,
-        letter.attempts,
-        age(letter.died_at),
-    )
+def print_letters(found: Sequence[DeadLetter], *, empty: str) -> None:
+    """A table of dead letters; on a terminal with ids as short as can be told apart."""
+    length = _short({letter.id for letter in found}) if sys.stdout.isatty() else None
+    rows = [
+        (
+            letter.id[:length],
+            letter.message.job,
+            letter.reason or "unknown",
+            cut(letter.summary, SUMMARY_LIMIT) + (f" ({letter.copies} copies)" if letter.copies > 1 else ""),
+            letter.attempts,
+            age(letter.died_at),
+        )
+        for letter in found
+    ]
+    print_table(("id", "job", "reason", "error", "attempts", "age"), rows, empty=empty, elastic="error")
 
 
-def group_row(group: Group) -> tuple[object, ...]:
-    return (
-        group.count,
-        group.reason or "unknown",
-        cut(group.error, SUMMARY_LIMIT),
-        ", ".join(group.jobs),
-        age(group.newest),
-        group.example,
+def print_groups(groups: Sequence[Group], *, empty: str) -> None:
+    """A table of groups, each with a command to look at one of them."""
+    length = _short({group.example for group in groups}) if sys.stdout.isatty() else None
+    rows = [
+        (
+            group.count,
+            group.reason or "unknown",
+            cut(group.error, SUMMARY_LIMIT),
+            ", ".join(group.jobs),
+            age(group.newest),
+            group.example[:length],
+        )
+        for group in groups
+    ]
+    print_table(("count", "reason", "error", "jobs", "last", "example"), rows, empty=empty, elastic="error")
+
+
+def _short(ids: set[str]) -> int:
+    """How many characters tell these ids apart."""
+    longest = max(map(len, ids), default=0)
+    return next(
+        (length for length in range(SHORT_ID, longest) if len({id[:length] for id in ids}) == len(ids)),
+        longest,
     )
 
 
 def age(at: float | None) -> str:
-    return "" if at is None else text(max(0.0, time.time() - at))
+    return "" if at is None else text(max(0, round(time.time() - at)))
 
 
 def as_json(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
@@ -106,6 +126,7 @@ def page(letter: DeadLetter, namespace: str = "") -> Iterator[str]:
     for name, value in (
         ("job", message.job),
         ("id", letter.id),
+        ("message id", message.id if message.id != letter.id else ""),
         ("queue", letter.queue),
         ("routing key", message.routing_key),
         ("published", _when(letter.published_at)),
@@ -153,7 +174,8 @@ def _history(entries: tuple[Entry, ...]) -> list[str]:
     before: float | None = None
     for entry in entries:
         wait = "" if before is None else f"+{text(max(0.0, entry.at - before))}"
-        what = f"replay {entry.replay}" if entry.replay else f"attempt {entry.attempt}  {entry.error}"
+        first_line = entry.error.partition("\n")[0]
+        what = f"replay {entry.replay}" if entry.replay else f"attempt {entry.attempt}  {first_line}"
         lines.append(f"{_clock(entry.at)}  {wait:>8}  {what}")
         before = entry.at
     return lines

@@ -15,7 +15,7 @@ import click
 
 from brokerjobs.cli import letters
 from brokerjobs.cli.exits import DONE, FAILURE, INTERRUPTED
-from brokerjobs.cli.output import print_json, print_table, printable
+from brokerjobs.cli.output import print_json, printable
 from brokerjobs.dead_letters import DeadLetter, Progress
 
 INTERVAL = 5.0  # seconds between lines where there is no terminal
@@ -60,7 +60,7 @@ def run(move: Move, words: Words, *, dry_run: bool, as_json: bool) -> int:
         print_json({"dry_run": dry_run, **asdict(progress)})
     else:
         if touched:
-            print_table(letters.COLUMNS, list(map(letters.row, touched)))
+            letters.print_letters(touched, empty="")
         click.echo(_account(progress, words, dry_run), err=dry_run)
     if progress.stopped:
         return INTERRUPTED
@@ -136,7 +136,11 @@ def _account(progress: Progress, words: Words, dry_run: bool) -> str:
     elif progress.done or progress.stopped or progress.refused:
         parts = [f"{words.done} {progress.done} of {progress.present} dead letters {words.where}"]
     else:
-        return f"nothing to {words.verb}: none of {progress.present} dead letters matches"
+        return f"nothing to {words.verb}: " + (
+            f"none of {progress.present} dead letters matches"
+            if progress.present
+            else "no dead letters are there"
+        )
     if progress.doubles:
         parts.append(f"{progress.doubles} further copies of them {'to remove' if dry_run else 'removed'}")
     if progress.refused:

@@ -18,8 +18,17 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Rows, *, empty: str = "nothing") -> None:
-    """A table of rich on a terminal; tab-separated lines with a header elsewhere, for cut and awk."""
+def print_table(
+    columns: Sequence[str], rows: Rows, *, empty: str = "nothing", elastic: str | None = None
+) -> None:
+    """A table of rich on a terminal; tab-separated lines with a header elsewhere, for cut and awk.
+
+    Args:
+        columns: their headings.
+        rows: a cell for each column.
+        empty: printed on a terminal where there are no rows.
+        elastic: on a terminal keep each row on one line, and cut this column where there is no room.
+    """
     if not sys.stdout.isatty():
         click.echo("\t".join(columns))
         for row in rows:
@@ -32,10 +41,16 @@ def print_table(columns: Sequence[str], rows: Rows, *, empty: str = "nothing") -
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=elastic is not None)
     for position, column in enumerate(columns):
         numeric = all(isinstance(row[position], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="ellipsis" if elastic else "fold",
+            no_wrap=elastic is not None,
+            ratio=1 if column == elastic else None,
+        )
     for row in rows:
         table.add_row(*(_safe(cell) for cell in row))
     Console().print(table)
