@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit(
+        "demo: this Python does not have what brokerjobs needs: run `make demo`, which makes one that does"
+    )
 
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
 from brokerjobs.node.broker import Broker, obtain
