@@ -21,36 +21,36 @@ def nothing() -> None: ...
 
 
 def test_job_is_named_after_queue_and_function() -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
 
     @consumer.job()
     def welcome() -> None: ...
 
-    assert welcome.name == "emails.welcome"
-    assert welcome.queue == "emails"
-    assert list(consumer.jobs) == ["emails.welcome"]
-    assert repr(consumer) == "<Consumer emails: emails.welcome>"
+    assert welcome.name == "mail.welcome"
+    assert welcome.queue == "mail"
+    assert list(consumer.jobs) == ["mail.welcome"]
+    assert repr(consumer) == "<Consumer mail: mail.welcome>"
 
 
 def test_function_name_in_capitals_becomes_a_word() -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
 
     @consumer.job()
     def sendWelcome() -> None: ...
 
-    assert sendWelcome.name == "emails.sendwelcome"
+    assert sendWelcome.name == "mail.sendwelcome"
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("hello", "emails.hello"), ("orders.created", "orders.created"), ("jobs", "emails.jobs")],
+    [("hello", "mail.hello"), ("orders.created", "orders.created"), ("jobs", "mail.jobs")],
 )
 def test_job_may_have_another_name(name: str, expected: str) -> None:
-    assert Consumer("emails").job(name=name)(nothing).name == expected
+    assert Consumer("mail").job(name=name)(nothing).name == expected
 
 
 def test_job_takes_what_its_consumer_says_unless_it_says_otherwise() -> None:
-    consumer = Consumer("emails", retry=Retry(3), timeout="30s")
+    consumer = Consumer("mail", retry=Retry(3), timeout="30s")
     own = Retry(5)
 
     plain = consumer.job(name="plain")(nothing)
@@ -61,17 +61,17 @@ def test_job_takes_what_its_consumer_says_unless_it_says_otherwise() -> None:
 
 
 def test_consumer_has_sensible_defaults() -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
 
     assert (consumer.timeout, consumer.retry.max_attempts) == (600, 12)
     assert (consumer.prefetch, consumer.queue_type, consumer.priorities) == (None, None, True)
-    assert repr(consumer) == "<Consumer emails: no jobs>"
+    assert repr(consumer) == "<Consumer mail: no jobs>"
 
 
 def test_forgotten_parentheses_are_pointed_out() -> None:
     with pytest.raises(ConfigurationError, match=r"write @consumer\.job\(\) with parentheses"):
 
-        @Consumer("emails").job
+        @Consumer("mail").job
         def welcome() -> None: ...
 
 
@@ -79,7 +79,7 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
     ("options", "complaint"),
     [
         ({"queue": "Emails"}, "queue 'Emails' must be one word"),
-        ({"queue": "emails.new"}, "must be one word"),
+        ({"queue": "mail.new"}, "must be one word"),
         ({"queue": "jobs"}, "reserved"),
         ({"queue": ""}, "must be one word"),
         ({"bind": "orders.#"}, r"bind must be a list of patterns: \['orders.#'\]"),
@@ -94,7 +94,7 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
 )
 def test_consumer_that_cannot_work_is_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        Consumer(**{"queue": "emails", **options})
+        Consumer(**{"queue": "mail", **options})
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_consumer_that_cannot_work_is_refused(options: dict[str, Any], complaint
 )
 def test_job_that_cannot_work_is_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        Consumer("emails").job(**options)(nothing)
+        Consumer("mail").job(**options)(nothing)
 
 
 def test_function_without_a_name_needs_one() -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
     unnamed = functools.partial(nothing)
 
     with pytest.raises(ConfigurationError, match="job name ''"):
         consumer.job()(unnamed)
 
-    assert consumer.job(name="named")(unnamed).name == "emails.named"
+    assert consumer.job(name="named")(unnamed).name == "mail.named"
 
 
 @pytest.mark.parametrize(
@@ -130,21 +130,21 @@ def test_function_without_a_name_needs_one() -> None:
         ({"name": "a"}, {"name": "a"}),
         ({"name": "a", "aliases": ["b"]}, {"name": "b"}),
         ({"name": "a"}, {"name": "b", "aliases": ["a"]}),
-        ({"name": "a", "aliases": ["c"]}, {"name": "b", "aliases": ["emails.c"]}),
+        ({"name": "a", "aliases": ["c"]}, {"name": "b", "aliases": ["mail.c"]}),
     ],
 )
 def test_two_jobs_cannot_answer_to_one_name(first: dict[str, Any], second: dict[str, Any]) -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
     consumer.job(**first)(nothing)
 
-    with pytest.raises(ConfigurationError, match=r"two jobs answer to the name 'emails\.[abc]'"):
+    with pytest.raises(ConfigurationError, match=r"two jobs answer to the name 'mail\.[abc]'"):
         consumer.job(**second)(nothing)
 
-    assert list(consumer.jobs) == ["emails.a"]
+    assert list(consumer.jobs) == ["mail.a"]
 
 
 def test_hooks_are_kept_in_their_order_and_stay_functions() -> None:
-    consumer = Consumer("emails")
+    consumer = Consumer("mail")
 
     @consumer.on_startup
     def open_pool() -> str:

@@ -23,7 +23,7 @@ from brokerjobs.message import Message
 from brokerjobs.transport import use_sender
 from tests.unit.doubles import Keeper
 
-consumer = Consumer("emails")
+consumer = Consumer("mail")
 
 
 @consumer.job()
@@ -62,7 +62,7 @@ async def test_job_stays_a_plain_function() -> None:
 def test_job_looks_like_its_function() -> None:
     assert welcome.__name__ == "welcome"  # type: ignore[attr-defined]
     assert welcome.__doc__ == "Greet a new user."
-    assert repr(welcome).startswith("<Job emails.welcome(user_id:")
+    assert repr(welcome).startswith("<Job mail.welcome(user_id:")
 
 
 def test_decorated_function_leaves_the_jobs_own_options_alone() -> None:
@@ -84,7 +84,7 @@ def test_decorated_function_leaves_the_jobs_own_options_alone() -> None:
 def test_message_carries_the_arguments_by_name() -> None:
     message = welcome.message(7, locale="de")
 
-    assert (message.job, message.routing_key) == ("emails.welcome", "emails.welcome")
+    assert (message.job, message.routing_key) == ("mail.welcome", "mail.welcome")
     assert json.loads(message.body) == {"user_id": 7, "locale": "de"}
     assert (message.content_type, message.priority, message.attempt) == ("application/json", 4, 1)
     assert (message.due, message.not_after, message.delay) == (0, 0, 0)
@@ -238,7 +238,7 @@ def test_send_gives_the_handle_of_what_was_sent(keeper: Keeper) -> None:
     handle = welcome.send(7)
 
     [message] = keeper.messages
-    assert (handle.id, handle.job) == (message.id, "emails.welcome")
+    assert (handle.id, handle.job) == (message.id, "mail.welcome")
 
 
 def test_send_with_options_sends_with_them(keeper: Keeper) -> None:
@@ -252,7 +252,7 @@ async def test_asend_sends_on_a_running_loop(keeper: Keeper) -> None:
     await welcome.asend(7)
     await welcome.options(id="order-7").asend(7)
 
-    assert [message.job for message in keeper.messages] == ["emails.welcome"] * 2
+    assert [message.job for message in keeper.messages] == ["mail.welcome"] * 2
     assert keeper.messages[1].id == "order-7"
 
 

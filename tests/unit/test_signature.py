@@ -253,7 +253,8 @@ def test_validator_that_breaks_is_an_argument_that_does_not_fit() -> None:
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=5,
     )
 )
 def test_any_json_is_bound_or_refused(value: Any) -> None:
