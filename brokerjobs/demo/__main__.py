@@ -19,6 +19,7 @@ except ModuleNotFoundError:
         "demo: this Python does not have what brokerjobs needs: run `make demo`, which makes one that does"
     )
 
+from brokerjobs import logs
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
 from brokerjobs.node.broker import Broker, obtain
 from brokerjobs.node.errors import RabbitMQUnavailable
@@ -145,6 +146,7 @@ def _check_parts() -> None:
 
 def main() -> NoReturn:
     """Run it; each failure is one clear line and its exit code."""
+    logs.configure("error", "console")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also while RabbitMQ is being obtained
     try:
         code = command(standalone_mode=False, prog_name="python -m brokerjobs.demo")

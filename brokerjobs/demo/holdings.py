@@ -118,13 +118,17 @@ class Namespace:
     async def _found(self, queue: str) -> tuple[int, int] | None:
         try:
             return await declare.count(self._connection, queue)
-        except LOST as error:
-            raise ConnectionLost(str(error)) from None
+        except LOST:
+            raise _gone(f"look for {queue}") from None
 
     @asynccontextmanager
     async def _channel(self, purpose: str) -> AsyncIterator[Any]:
         try:
             async with self._connection.scratch_channel() as channel, deadline(STEP_TIMEOUT, purpose):
                 yield channel
-        except LOST as error:
-            raise ConnectionLost(str(error) or f"the connection ended during: {purpose}") from None
+        except LOST:
+            raise _gone(purpose) from None
+
+
+def _gone(purpose: str) -> ConnectionLost:
+    return ConnectionLost(f"RabbitMQ has gone away; the demo wanted to {purpose}")

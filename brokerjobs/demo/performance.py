@@ -191,7 +191,7 @@ class Performance:
         if worker.has_ended:
             worker.new_lines()
             said = "\n".join(worker.last_words) or "nothing"
-            raise DemoFailed(f"the worker ended; its log is {worker.log}, and it said last:\n{said}")
+            raise DemoFailed(f"the worker ended; it said last:\n{said}")
         await asyncio.sleep(POLL)  # noqa: TID251  (a log file sends no events)
 
 

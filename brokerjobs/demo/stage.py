@@ -87,7 +87,8 @@ async def set_up(
         try:
             yield stage
         except Exception:
-            stage.keep_folder = True  # the log tells more
+            stage.keep_folder = True
+            say(f"the worker's log tells more: {worker.log}")
             raise
         finally:
             await asyncio.to_thread(worker.stop)

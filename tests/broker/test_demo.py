@@ -195,7 +195,9 @@ def test_it_says_so_when_the_worker_dies(start: Any, at_url: dict[str, str], mar
 
     os.kill(int(worker), signal.SIGKILL)
 
-    demo.read_until("the worker ended; its log is")
+    said = demo.read_until("the worker ended; it said last:")
+    (log,) = [line.split(": ")[1] for line in said if "log tells more" in line]
+    assert '"consuming"' in Path(log).read_text()
     assert demo.process.wait(30) == 1
     assert_nothing_is_left(mark)
 
