@@ -67,6 +67,20 @@ def test_exception_that_cannot_say_what_it_is_does_no_harm() -> None:
     assert failure.traceback
 
 
+class Torn(Exception):
+    """An exception of which the traceback module cannot make anything."""
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise RuntimeError("no notes")
+
+
+def test_exception_without_a_traceback_to_print_does_no_harm() -> None:
+    failure = Failure.of(raised(Torn("torn")))
+
+    assert (failure.text, failure.traceback) == ("torn", "<no traceback: RuntimeError>")
+
+
 def test_text_and_traceback_are_cut_to_what_headers_hold() -> None:
     failure = Failure.of(raised(ValueError("é" * 100_000)))
 

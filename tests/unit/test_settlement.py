@@ -13,7 +13,7 @@ from pamqp import encode
 
 from brokerjobs import delay, topology
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.settlement import Settlement, dead_letter, history, next_attempt
+from brokerjobs.amqp.settlement import Settlement, dead_letter, history, next_attempt, write_history
 from brokerjobs.amqp.wire import from_pamqp, to_pamqp
 from brokerjobs.errors import BrokerUnreachable, MessageTooLarge, PublishRefused, PublishUnknown, Unroutable
 from brokerjobs.failure import Failure
@@ -207,6 +207,11 @@ def test_dead_letter_stays_in_its_namespace() -> None:
 
 
 # ---- history
+
+
+def test_history_of_nothing_is_empty() -> None:
+    assert write_history([]) == "[]"
+    assert history(MESSAGE) == []
 
 
 def failures(count: int, text: str = "no") -> Message:

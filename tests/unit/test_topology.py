@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from brokerjobs import delay, topology
 from brokerjobs.capabilities import Capabilities
 from brokerjobs.delay import LEVELS, LONGEST, UNIT
-from brokerjobs.errors import ConfigurationError, DelayTooLong
+from brokerjobs.errors import ConfigurationError, DelayTooLong, InvalidArguments
 from brokerjobs.topology import Binding, Exchange, Names, Queue, Topology, matches
 
 OLD = Capabilities((3, 10, 8))
@@ -364,6 +364,19 @@ def test_pattern_of_words_and_wildcards_is_taken(pattern: str) -> None:
 def test_pattern_that_amqp_reads_otherwise_is_refused(pattern: str) -> None:
     with pytest.raises(ConfigurationError, match="binding pattern"):
         topology.check_pattern(pattern)
+
+
+@pytest.mark.parametrize("key", ["emails", "emails.welcome", "Größe.neu", "a b", "x" * 190])
+def test_job_name_that_fits_behind_any_delay_is_taken(key: str) -> None:
+    assert topology.check_routing_key(key) == key
+    _, delayed = topology.route(NAMES, key, LONGEST)
+    assert len(delayed.encode()) <= 255
+
+
+@pytest.mark.parametrize("key", ["", "x" * 191, "é" * 96, "emails.@q.welcome", "@k", "a.@k"])
+def test_job_name_that_a_delay_would_break_is_refused(key: str) -> None:
+    with pytest.raises(InvalidArguments, match="job name"):
+        topology.check_routing_key(key)
 
 
 # ---- matching, against a translation into a regular expression
