@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
+from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -48,6 +49,7 @@ class Connection:
         self._settings = settings
         self._transport: Any = transport.connection
         self.capabilities = Capabilities.of(self._transport.server_properties)
+        self.cluster_name = _text(self._transport.server_properties.get("cluster_name"))
 
     @classmethod
     async def open(cls, settings: Settings, role: str) -> Connection:
@@ -112,29 +114,51 @@ def connection_name(role: str) -> str:
     return f"brokerjobs {role} on {socket.gethostname()} ({os.getpid()})"
 
 
-@asynccontextmanager
-async def deadline(seconds: float | None, what: str) -> AsyncIterator[None]:
-    """Bound a step; a lost connection or a missed deadline both end as ConnectionLost.
+class deadline:  # noqa: N801  (read as a verb, like asyncio.timeout)
+    """Bounds a step: `async with deadline(5, "look for a queue"): …`
 
-    The client cancels waiting calls when a connection dies; such a CancelledError that nobody asked for is
-    turned into ConnectionLost as well.
+    A lost connection or a missed deadline both end as ConnectionLost. The client cancels waiting calls when a
+    connection dies; such a CancelledError that nobody asked for is turned into ConnectionLost as well.
+
+    Args:
+        seconds: for the step; None leaves that to the caller.
+        what: the step, for the error.
     """
-    task = asyncio.current_task()
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise ConnectionLost(f"no answer within {seconds or 0:g} s to: {what}") from None
-    except asyncio.CancelledError:
-        if task is not None and task.cancelling():
-            raise
-        raise ConnectionLost(f"the connection ended during: {what}") from None
+
+    # Not a generator: the last steps of all are taken when the loop has finished its generators.
+    __slots__ = ("_seconds", "_timeout", "_what")
+
+    def __init__(self, seconds: float | None, what: str) -> None:
+        self._seconds = seconds
+        self._what = what
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            error = late
+        if isinstance(error, TimeoutError):
+            raise ConnectionLost(f"no answer within {self._seconds or 0:g} s to: {self._what}") from None
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise ConnectionLost(f"the connection ended during: {self._what}") from None
 
 
 async def unless_lost(call: Awaitable[T], seconds: float | None, what: str) -> T:
     """The call's result; None as seconds leaves the deadline to the caller."""
     async with deadline(seconds, what):
         return await call
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
 def explain(error: BaseException, settings: Settings) -> ConfigurationError | BrokerUnreachable:

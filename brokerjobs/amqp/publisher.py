@@ -8,22 +8,17 @@ with the same id, until the caller's deadline; then its fate is unknown and says
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 from tenacity import RetryCallState, wait_random_exponential
 
-from brokerjobs.amqp.connection import (
-    LOST,
-    Connection,
-    ConnectionLost,
-    explain_channel_error,
-    reply_text,
-    unless_lost,
-)
-from brokerjobs.amqp.wire import to_pamqp
+from brokerjobs.amqp.connection import LOST, explain_channel_error, reply_text, unless_lost
+from brokerjobs.amqp.links import Link, Links, Nacked, TryAgain
+from brokerjobs.amqp.wire import to_pamqp, why_unwritable
 from brokerjobs.errors import (
     BrokerJobsError,
     BrokerUnreachable,
@@ -34,14 +29,16 @@ from brokerjobs.errors import (
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
 
+T = TypeVar("T")
+
 # Between two tries to connect or to send again.
 BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
 OnPublished = Callable[[str], None]
 
 
-class _TryAgain(Exception):
-    """This send was not confirmed, and another may be."""
+class _OutOfTime(Exception):
+    """No try had an answer by the deadline; says why the last one had none."""
 
 
 class Publisher:
@@ -57,11 +54,9 @@ class Publisher:
         self, settings: Settings, role: str = "publisher", on_published: OnPublished = lambda _: None
     ) -> None:
         self._settings = settings
-        self._role = role
         self._on_published = on_published
-        self._connection: Connection | None = None
-        self._channel: AbstractChannel | None = None
-        self._opening = asyncio.Lock()
+        self._links = Links(settings, role)
+        self._alone = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Event] = {}
 
     async def publish(self, publication: Publication, *, timeout: float) -> None:
@@ -76,15 +71,14 @@ class Publisher:
             PublishUnknown: it may be queued.
             ConfigurationError: wrong password or virtual host.
         """
-        async with self._only_one(publication.message.id):
-            try:
-                await self._publish_until(publication, asyncio.get_running_loop().time() + timeout)
-            except PublishUnknown:
-                self._on_published("unknown")
-                raise
-            except BrokerJobsError:
-                self._on_published("refused")
-                raise
+        try:
+            await self._publish(publication, asyncio.get_running_loop().time() + timeout)
+        except PublishUnknown:
+            self._on_published("unknown")
+            raise
+        except BrokerJobsError:
+            self._on_published("refused")
+            raise
         self._on_published("confirmed")
 
     async def queue_exists(self, queue: str, *, timeout: float) -> bool:
@@ -94,95 +88,105 @@ class Publisher:
             BrokerUnreachable: when it cannot be asked.
         """
         try:
-            async with asyncio.timeout(timeout):
-                await self._open_channel()
-                assert self._connection is not None
-                async with self._connection.scratch_channel() as channel:
-                    await channel.queue_declare(queue, passive=True)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            return False
-        except (*LOST, TimeoutError) as error:
-            raise explain_channel_error(error, self._settings) from None
-        return True
+            return await self._until(
+                asyncio.get_running_loop().time() + timeout, lambda: self._look_for(queue)
+            )
+        except _OutOfTime as error:
+            raise BrokerUnreachable(str(error)) from None
 
     async def close(self) -> None:
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            await connection.close()
+        """Close for good; what waits for a confirm ends, its fate unknown."""
+        await self._links.close()
 
-    async def _publish_until(self, publication: Publication, deadline: float) -> None:
-        """Try until it is confirmed, refused, or time is up."""
-        attempt, sent, why = 1, False, "no time was given"
-        clock = asyncio.get_running_loop().time
-        while (left := deadline - clock()) > 0:
-            try:
-                async with asyncio.timeout(left):
-                    channel = await self._open_channel()
-                    sent = True
-                    await self._send(channel, publication, left)
-                return
-            except (_TryAgain, BrokerUnreachable) as error:
-                why = str(error)
-            except TimeoutError:
-                why = "no confirm in time"
-                self._forget_channel()
-            pause = min(_backoff(attempt), max(0.0, deadline - clock()))
-            attempt += 1
-            await asyncio.sleep(pause)  # noqa: TID251  (backoff between tries, bounded by the deadline)
-        if sent:
+    async def _publish(self, publication: Publication, deadline: float) -> None:
+        written = False
+
+        async def once() -> None:
+            nonlocal written
+            link = await self._links.get()
+            written = True
+            await self._send(link, publication)
+
+        try:
+            async with self._only_one(publication.message.id, deadline):
+                await self._until(deadline, once)
+        except _OutOfTime as error:
+            if not written:
+                raise BrokerUnreachable(str(error)) from None
             raise PublishUnknown(
-                f"RabbitMQ did not confirm {publication.message.job} {publication.message.id}: {why}; "
+                f"RabbitMQ did not confirm {publication.message.job} {publication.message.id}: {error}; "
                 "it may be queued, sending it again with the same id is safe",
                 id=publication.message.id,
-            )
-        raise BrokerUnreachable(why)
+            ) from None
 
-    async def _send(self, channel: AbstractChannel, publication: Publication, timeout: float) -> None:
-        alone = not channel.confirmations  # type: ignore[attr-defined]
+    async def _until(self, deadline: float, once: Callable[[], Awaitable[T]]) -> T:
+        """Try until there is an answer, or time is up."""
+        clock = asyncio.get_running_loop().time
+        attempt, why = 1, f"RabbitMQ at {self._settings.address} did not answer in time"
+        while (left := deadline - clock()) > 0:
+            if self._links.closed.is_set():
+                raise _OutOfTime("the client was closed")
+            try:
+                async with asyncio.timeout(left):
+                    return await once()
+            except TimeoutError:
+                break
+            except (TryAgain, BrokerUnreachable) as error:
+                why = str(error)
+            except LOST as error:
+                why = _lost(error)
+            with suppress(TimeoutError):  # the backoff, cut short by close()
+                async with asyncio.timeout(min(_backoff(attempt), max(0.0, deadline - clock()))):
+                    await self._links.closed.wait()
+            attempt += 1
+        raise _OutOfTime(why)
+
+    async def _send(self, link: Link, publication: Publication) -> None:
+        """One try on the shared channel; on one of its own when that is closed while others use it too."""
+        channel = link.channel
+        assert channel is not None
+        with self._links.flight(link) as is_alone:
+            try:
+                await self._frames(channel, publication)
+                return
+            except aiormq.exceptions.ChannelClosed as error:
+                if is_alone():
+                    raise self._refusal(error) from None
+        # Which of those on the channel did the broker complain of? Each finds out for itself, one at a time.
+        async with self._alone:
+            link = await self._links.get()
+            with self._links.flight(link):
+                async with link.connection.scratch_channel(confirms=True) as own:
+                    try:
+                        await self._frames(own, publication)
+                    except aiormq.exceptions.ChannelClosed as error:
+                        raise self._refusal(error) from None
+
+    async def _frames(self, channel: AbstractChannel, publication: Publication) -> None:
+        """Write one message and wait for the broker's verdict."""
         try:
-            await unless_lost(self._frames(channel, publication), timeout, "publish")
+            frames = channel.basic_publish(
+                publication.message.body,
+                exchange=publication.exchange,
+                routing_key=publication.routing_key,
+                properties=to_pamqp(publication.message),
+                mandatory=True,
+            )
+            await unless_lost(frames, None, "publish")
         except aiormq.exceptions.PublishError as error:
             raise Unroutable(
                 f"no queue is bound to exchange {publication.exchange!r} for {publication.routing_key!r} "
                 f"({reply_text(error)})"
             ) from None
         except aiormq.exceptions.DeliveryError:
-            raise _TryAgain("RabbitMQ could not keep it (nack): is the queue full?") from None
-        except aiormq.exceptions.ChannelClosed as error:
-            self._forget_channel()
-            if not alone:  # another publish on this channel may be the one the broker complains of
-                await self._send_alone(publication, timeout)
-                return
-            raise self._refusal(error) from None
-        except LOST as error:
-            self._forget_channel()
-            raise _TryAgain(
-                f"the connection was lost ({reply_text(error) or type(error).__name__})"
-            ) from None
-
-    async def _send_alone(self, publication: Publication, timeout: float) -> None:
-        await self._open_channel()
-        if self._connection is None:
-            raise _TryAgain("the connection was lost")
-        channel = await self._connection.channel(confirms=True)
-        try:
-            await unless_lost(self._frames(channel, publication), timeout, "publish")
-        except aiormq.exceptions.ChannelClosed as error:
-            raise self._refusal(error) from None
-        except LOST as error:
-            raise _TryAgain(f"the connection was lost ({type(error).__name__})") from None
-        finally:
-            if not channel.is_closed:
-                await channel.close()
-
-    async def _frames(self, channel: AbstractChannel, publication: Publication) -> None:
-        await channel.basic_publish(
-            publication.message.body,
-            exchange=publication.exchange,
-            routing_key=publication.routing_key,
-            properties=to_pamqp(publication.message),
-            mandatory=True,
-        )
+            raise Nacked("RabbitMQ could not keep it (nack): is the queue full?") from None
+        except (aiormq.exceptions.ChannelClosed, *LOST):
+            raise
+        except Exception as error:
+            why = why_unwritable(publication)
+            if why is None:
+                raise TryAgain(_lost(error)) from error
+            raise PublishRefused(f"{publication.message.job} cannot be written as AMQP: {why}") from None
 
     def _refusal(self, error: aiormq.exceptions.ChannelClosed) -> BaseException:
         if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
@@ -197,35 +201,27 @@ class Publisher:
             else PublishRefused(f"RabbitMQ refuses it: {reply_text(error)}")
         )
 
-    async def _open_channel(self) -> AbstractChannel:
-        channel = self._channel
-        if channel is not None and not channel.is_closed:
-            return channel
-        async with self._opening:
-            if self._channel is None or self._channel.is_closed:
-                if self._connection is None or self._connection.is_closed:
-                    self._connection = await Connection.open(self._settings, self._role)
-                try:
-                    self._channel = await self._connection.channel(confirms=True)
-                except (ConnectionLost, *LOST) as error:
-                    self._connection = None
-                    raise _TryAgain(str(error)) from None
-            return self._channel
-
-    def _forget_channel(self) -> None:
-        """After a doubtful publish the channel's order of confirms is not to be trusted."""
-        channel, self._channel = self._channel, None
-        if channel is not None and not channel.is_closed and self._connection is not None:
-            connection, self._connection = self._connection, None
-            task = asyncio.ensure_future(connection.close())
-            _closing.add(task)
-            task.add_done_callback(_closing.discard)
+    async def _look_for(self, queue: str) -> bool:
+        link = await self._links.get()
+        with self._links.flight(link):
+            try:
+                async with link.connection.scratch_channel() as channel:
+                    await unless_lost(channel.queue_declare(queue, passive=True), None, f"look for {queue}")
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return False
+            except aiormq.exceptions.ChannelClosed as error:
+                raise self._refusal(error) from None
+        return True
 
     @asynccontextmanager
-    async def _only_one(self, id: str) -> AsyncIterator[None]:
+    async def _only_one(self, id: str, deadline: float) -> AsyncIterator[None]:
         """Let one publish of an id pass at a time: the client tells returned messages apart by their ids alone."""
         while (busy := self._in_flight.get(id)) is not None:
-            await busy.wait()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await busy.wait()
+            except TimeoutError:
+                raise BrokerUnreachable(f"another send of the id {id} has not ended in time") from None
         done = self._in_flight[id] = asyncio.Event()
         try:
             yield
@@ -234,7 +230,8 @@ class Publisher:
             done.set()
 
 
-_closing: set[asyncio.Future[None]] = set()
+def _lost(error: BaseException) -> str:
+    return f"the connection was lost ({reply_text(error) or type(error).__name__})"
 
 
 def _backoff(attempt: int) -> float:

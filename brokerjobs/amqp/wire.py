@@ -12,6 +12,7 @@ from pamqp import commands
 
 from brokerjobs.message import Message
 from brokerjobs.settings import Settings
+from brokerjobs.transport import Publication
 
 _NAMES = (
     "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
@@ -26,6 +27,21 @@ def to_pamqp(message: Message) -> commands.Basic.Properties:
     return commands.Basic.Properties(
         **{("message_type" if name == "type" else name): value for name, value in properties.items()}
     )
+
+
+def why_unwritable(publication: Publication) -> str | None:
+    """What of a message AMQP cannot carry, in the client's words; None when nothing stands against it."""
+    try:
+        publish = commands.Basic.Publish(
+            exchange=publication.exchange, routing_key=publication.routing_key, mandatory=True
+        )
+        publish.marshal()
+        to_pamqp(publication.message).marshal()
+        if len(publication.routing_key.encode()) > 255:
+            return "the routing key is longer than 255 bytes"
+    except Exception as error:  # the client raises whatever its encoders happen to meet
+        return str(error) or type(error).__name__
+    return None
 
 
 def to_pika(message: Message) -> pika.BasicProperties:

@@ -1,0 +1,149 @@
+"""The asyncio publisher's connections: one to begin on, and those that still owe a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+
+from aiormq.abc import AbstractChannel
+
+from brokerjobs.amqp.connection import LOST, Connection
+from brokerjobs.settings import Settings
+
+
+class TryAgain(Exception):
+    """This try has no answer, and another may have one."""
+
+
+class Nacked(TryAgain):
+    """The broker has seen the message, and said no for now."""
+
+
+class Link:
+    """A connection with its confirm channel, and the count of what is in flight on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.channel: AbstractChannel | None = None
+        self.in_flight = 0
+        self.begun = 0
+        self.is_retired = False
+        self.closing: asyncio.Task[None] | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return not (self.connection.is_closed or self.channel is None or self.channel.is_closed)
+
+
+class Links:
+    """Gives the link to begin on, opened when needed.
+
+    Args:
+        settings: where to connect.
+        role: the connection's name in the management page.
+    """
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self._settings = settings
+        self._role = role
+        self._current: Link | None = None
+        self._open: set[Link] = set()
+        self._opening: asyncio.Task[Link] | None = None
+        self._guard: AsyncGenerator[None, None] | None = None
+        self.closed = asyncio.Event()
+
+    async def get(self) -> Link:
+        """A link whose channel is open.
+
+        Raises:
+            BrokerUnreachable, ConnectionLost, TryAgain: worth another try.
+            ConfigurationError: wrong password or virtual host.
+        """
+        if self._current is not None and self._current.is_usable:
+            return self._current
+        if self._opening is None:
+            # One task for all who wait: they go on in the order in which they came, or fail together.
+            self._opening = asyncio.create_task(self._make_usable())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def _make_usable(self) -> Link:
+        if self._guard is None:
+            self._guard = self._until_the_loop_ends()
+            await anext(self._guard)
+        if self._current is not None and self._current.connection.is_closed:
+            self.retire(self._current)
+        if self._current is None:
+            link = Link(await Connection.open(self._settings, self._role))
+            self._open.add(link)
+            if self.closed.is_set():
+                self.retire(link)
+                raise TryAgain("the client was closed")
+            self._current = link
+        link = self._current
+        if not link.is_usable:
+            with self.flight(link):
+                link.channel = await link.connection.channel(confirms=True)
+        return link
+
+    def _opened(self, task: asyncio.Task[Link]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # those who waited have it, if they still do
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """What a loop does last is to finish its async generators: so `asyncio.run(job.asend())` ends in silence."""
+        try:
+            yield
+        finally:
+            await self._close_all()
+
+    @contextmanager
+    def flight(self, link: Link) -> Iterator[Callable[[], bool]]:
+        """Count what is in flight on a link; gives whether nothing else was meanwhile.
+
+        After a doubt (a deadline, a loss) nothing new begins on that link: the client tells returned messages
+        apart by their ids alone, so the next publish of an id must not go the same way.
+        """
+        was_alone = link.in_flight == 0
+        link.in_flight += 1
+        link.begun = number = link.begun + 1
+        try:
+            yield lambda: was_alone and link.begun == number
+        except (asyncio.CancelledError, TryAgain, *LOST) as error:
+            if not isinstance(error, Nacked):
+                self.retire(link)
+            raise
+        finally:
+            link.in_flight -= 1
+            if link.is_retired and not link.in_flight:
+                self._close_soon(link)
+
+    def retire(self, link: Link) -> None:
+        """Let nothing begin on this link any more; it closes when all in flight have their verdicts."""
+        if self._current is link:
+            self._current = None
+        link.is_retired = True
+        if not link.in_flight:
+            self._close_soon(link)
+
+    async def close(self) -> None:
+        """Close all for good, whatever is in flight."""
+        self.closed.set()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            await guard.aclose()
+        await self._close_all()
+
+    async def _close_all(self) -> None:
+        for link in list(self._open):
+            self.retire(link)
+            self._close_soon(link)
+        if closings := [link.closing for link in self._open if link.closing is not None]:
+            await asyncio.wait(closings)
+
+    def _close_soon(self, link: Link) -> None:
+        if link.closing is None:
+            link.closing = asyncio.create_task(link.connection.close())
+            link.closing.add_done_callback(lambda _: self._open.discard(link))
