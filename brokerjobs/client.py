@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -11,7 +10,13 @@ from typing import Any, Self, Unpack
 from brokerjobs import payload, settings, topology
 from brokerjobs.amqp.blocking import BlockingPublisher
 from brokerjobs.amqp.publisher import Publisher
-from brokerjobs.errors import BrokerJobsError, PublishUnknown, UnknownQueue
+from brokerjobs.errors import (
+    BrokerJobsError,
+    ConfigurationError,
+    InvalidArguments,
+    PublishUnknown,
+    UnknownQueue,
+)
 from brokerjobs.job import SendArguments, SendOptions, check_size, refuse_on_loop
 from brokerjobs.message import Message
 from brokerjobs.metrics import Metrics
@@ -66,9 +71,7 @@ class Client:
         self._names = Names(self.settings.namespace)
         self._metrics = metrics
         self._blocking = BlockingPublisher(self.settings, self._count)
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Publisher] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._by_loop: dict[asyncio.AbstractEventLoop, Publisher] = {}
         self._known_queues: set[str] = set()
 
     # -- by name
@@ -96,10 +99,11 @@ class Client:
             WrongLoop: on a running event loop.
         """
         refuse_on_loop("client.send()", "await client.asend(…)")
-        message = _named(name, arguments, SendOptions.of(options))
-        if check_queue and (queue := self._unchecked_queue(name)):
+        queue = self._unchecked_queue(name) if check_queue else ""
+        publication = self._route(_named(name, arguments, SendOptions.of(options)))
+        if queue:
             self._remember(queue, self._blocking.queue_exists(queue, timeout=self.settings.publish_timeout))
-        return self.send_message(message)
+        return self._publish(publication)
 
     async def asend(
         self,
@@ -110,38 +114,40 @@ class Client:
         **options: Unpack[SendArguments],
     ) -> JobHandle:
         """Publish a job by its name from async code; see `send`."""
-        message = _named(name, arguments, SendOptions.of(options))
-        if check_queue and (queue := self._unchecked_queue(name)):
+        queue = self._unchecked_queue(name) if check_queue else ""
+        publication = self._route(_named(name, arguments, SendOptions.of(options)))
+        if queue:
             exists = await self._publisher().queue_exists(queue, timeout=self.settings.publish_timeout)
             self._remember(queue, exists)
-        return await self.asend_message(message)
+        return await self._apublish(publication)
 
     # -- messages
 
     def send_message(self, message: Message) -> JobHandle:
         """Publish a message made by `job.message(…)`; raises as `send` does."""
-        self._blocking.publish(self._route(message), timeout=self.settings.publish_timeout)
-        return JobHandle(message.id, message.job)
+        refuse_on_loop("client.send_message()", "await client.asend_message(…)")
+        return self._publish(self._route(message))
 
     async def asend_message(self, message: Message) -> JobHandle:
         """Publish a message from async code; raises as `send` does."""
-        await self._publisher().publish(self._route(message), timeout=self.settings.publish_timeout)
-        return JobHandle(message.id, message.job)
+        return await self._apublish(self._route(message))
 
     def send_many(self, messages: Iterable[Message]) -> list[JobHandle]:
         """Publish many messages without waiting for one confirm before sending the next.
 
         Args:
-            messages: made by `job.message(…)`; a generator is taken as it goes.
+            messages: made by `job.message(…)`; a generator is taken as it goes, and what it raises comes out
+                when all before it have ended.
 
         Raises:
             SendManyError: some were not confirmed; it tells which.
+            WrongLoop: on a running event loop.
         """
-        results: list[JobHandle | BrokerJobsError] = []
-        routed = map(self._route, messages)
-        for publication, error in self._blocking.publish_many(routed, timeout=self.settings.publish_timeout):
-            results.append(error or JobHandle(publication.message.id, publication.message.job))
-        return _all_confirmed(results)
+        refuse_on_loop("client.send_many()", "await client.asend_many(…)")
+        sent = self._blocking.publish_many(map(self._routed, messages), timeout=self.settings.publish_timeout)
+        return _all_confirmed(
+            [result if isinstance(result, BrokerJobsError) else _handle(result) for result in sent]
+        )
 
     async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
         """Publish many messages from async code; see `send_many`."""
@@ -155,11 +161,20 @@ class Client:
             finally:
                 window.release()
 
-        sends = []
+        sends, source, failure = [], iter(messages), None
         async with asyncio.TaskGroup() as group:
-            for message in messages:
+            while True:
                 await window.acquire()
+                try:
+                    message = next(source)
+                except StopIteration:
+                    break
+                except Exception as error:  # comes out when all before it have ended
+                    failure = error
+                    break
                 sends.append(group.create_task(one(message)))
+        if failure is not None:
+            raise failure
         return _all_confirmed([send.result() for send in sends])
 
     # -- endings
@@ -193,10 +208,20 @@ class Client:
 
     # -- inside
 
+    def _publish(self, publication: Publication) -> JobHandle:
+        self._blocking.publish(publication, timeout=self.settings.publish_timeout)
+        return _handle(publication)
+
+    async def _apublish(self, publication: Publication) -> JobHandle:
+        await self._publisher().publish(publication, timeout=self.settings.publish_timeout)
+        return _handle(publication)
+
     def _publisher(self) -> Publisher:
         loop = asyncio.get_running_loop()
         publisher = self._by_loop.get(loop)
         if publisher is None:
+            for ended in [known for known in list(self._by_loop) if known.is_closed()]:
+                self._by_loop.pop(ended, None)
             publisher = self._by_loop[loop] = Publisher(self.settings, on_published=self._count)
         return publisher
 
@@ -205,15 +230,29 @@ class Client:
         exchange, key = topology.route(self._names, message.routing_key, message.delay)
         return Publication(exchange, key, message)
 
+    def _routed(self, message: Message) -> Publication | BrokerJobsError:
+        try:
+            return self._route(message)
+        except BrokerJobsError as error:
+            return error
+
     def _unchecked_queue(self, name: str) -> str:
-        queue = self._names.queue(name.partition(".")[0])
+        """The queue that a name begins with; empty when it is known to be there."""
+        word, _, job = name.partition(".")
+        try:
+            topology.check_word(word, "queue")
+        except ConfigurationError as error:
+            raise InvalidArguments(f"{error}; a job is named like emails.welcome, not {name!r}") from None
+        if not job:
+            raise InvalidArguments(f"a job is named like emails.welcome, not {name!r}")
+        queue = self._names.queue(word)
         return "" if queue in self._known_queues else queue
 
     def _remember(self, queue: str, exists: bool) -> None:
         if not exists:
             raise UnknownQueue(
                 f"RabbitMQ at {self.settings.address} has no queue {queue!r}, so nobody would run the job; "
-                f"start a worker (`brokerjobs consume {queue}`), or run `brokerjobs topology apply`"
+                f"start a worker (`brokerjobs consume {queue.rpartition('.')[2]}`), or run `brokerjobs topology apply`"
             )
         self._known_queues.add(queue)
 
@@ -230,6 +269,10 @@ def _named(name: str, arguments: Mapping[str, Any] | bytes | None, options: Send
     if isinstance(arguments, bytes):
         return options.message(name, arguments, "application/octet-stream")
     return options.message(name, payload.encode(dict(arguments or {})))
+
+
+def _handle(publication: Publication) -> JobHandle:
+    return JobHandle(publication.message.id, publication.message.job)
 
 
 def _all_confirmed(results: list[JobHandle | BrokerJobsError]) -> list[JobHandle]:
