@@ -1,0 +1,374 @@
+"""A worker on a real broker: limits, hooks, decisions by hand, timeouts, lost sessions, topology, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+
+import pytest
+
+from brokerjobs import (
+    BrokerUnreachable,
+    ConfigurationError,
+    Consumer,
+    Retry,
+    TopologyMismatch,
+    Worker,
+    current_job,
+)
+from brokerjobs import settings as settings_module
+from brokerjobs.client import Client
+from brokerjobs.node.private import PrivateNode
+from brokerjobs.settings import Settings
+from tests import amqp
+from tests.conftest import StartWorker
+from tests.management import close_connections, delete_queue, open_ports
+from tests.waiting import eventually_async
+
+
+async def test_no_more_jobs_run_at_once_than_there_are_slots(
+    client: Client, start_worker: StartWorker, settings: Settings
+) -> None:
+    consumer = Consumer("emails")
+    running: Counter[str] = Counter()
+    most: list[int] = []
+    go_on = asyncio.Event()
+
+    @consumer.job()
+    async def welcome() -> None:
+        running["now"] += 1
+        most.append(running["now"])
+        await go_on.wait()
+        running["now"] -= 1
+        running["done"] += 1
+
+    await start_worker(consumer, settings=settings.model_copy(update={"concurrency": 3}))
+    await client.asend_many(welcome.message() for _ in range(9))
+    await eventually_async(lambda: running["now"] == 3)
+    go_on.set()
+
+    await eventually_async(lambda: running["done"] == 9)
+    assert max(most) == 3
+
+
+async def test_start_up_hooks_run_before_jobs_and_shut_down_hooks_after(
+    client: Client, start_worker: StartWorker
+) -> None:
+    consumer = Consumer("emails")
+    order: list[str] = []
+
+    @consumer.on_startup
+    async def open_pool() -> None:
+        order.append("open")
+
+    @consumer.on_shutdown
+    def close_pool() -> None:
+        order.append("close")
+
+    @consumer.job()
+    def welcome() -> None:
+        order.append("job")
+
+    worker = await start_worker(consumer)
+    await welcome.asend()
+    await eventually_async(lambda: "job" in order)
+    worker.stop()
+
+    await eventually_async(lambda: order == ["open", "job", "close"])
+
+
+async def test_failing_start_up_hook_ends_the_worker_with_its_name(start_worker: StartWorker) -> None:
+    consumer = Consumer("emails")
+
+    @consumer.on_startup
+    def open_pool() -> None:
+        raise OSError("no database")
+
+    with pytest.raises(ConfigurationError, match=r"open_pool.*no database"):
+        await start_worker(consumer)
+
+
+async def test_decisions_by_hand_hold(client: Client, start_worker: StartWorker, url: str) -> None:
+    consumer = Consumer("emails", retry=Retry(delays=[0.125]))
+    ran: list[str] = []
+
+    @consumer.job()
+    async def acked() -> None:
+        ran.append("acked")
+        current_job().ack()
+        raise OSError("too late: it is acknowledged")
+
+    @consumer.job()
+    def nacked() -> None:
+        ran.append("nacked")
+        if ran.count("nacked") == 1:
+            current_job().nack()
+
+    @consumer.job()
+    async def rejected() -> None:
+        ran.append("rejected")
+        current_job().reject("unknown customer")
+
+    await start_worker(consumer)
+    for job in acked, nacked, rejected:
+        await job.asend()
+
+    await eventually_async(lambda: Counter(ran) == {"acked": 1, "nacked": 2, "rejected": 1})
+    await eventually_async(lambda: amqp.ready(url, "emails.dead") == 1)
+    (dead,) = amqp.peek(url, "emails.dead")
+    assert (dead.properties.type, dead.headers["brokerjobs-error"]) == ("emails.rejected", "unknown customer")
+    assert amqp.ready(url, "emails") == 0
+
+
+async def test_job_that_outruns_its_timeout_is_failed_and_its_neighbours_run(
+    client: Client, start_worker: StartWorker, settings: Settings, url: str
+) -> None:
+    consumer = Consumer("emails", retry=Retry(max_attempts=1), timeout=0.3)
+    release = threading.Event()
+    ran: list[int] = []
+
+    @consumer.job()
+    def stuck() -> None:
+        release.wait(30)
+
+    @consumer.job()
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    @consumer.job()
+    def quick(number: int) -> None:
+        ran.append(number)
+
+    await start_worker(consumer, settings=settings.model_copy(update={"concurrency": 2}))
+    await client.asend_many([stuck.message(), stuck.message(), slow.message()])
+    await client.asend_many(quick.message(number) for number in range(5))
+
+    await eventually_async(lambda: sorted(ran) == [0, 1, 2, 3, 4])
+    await eventually_async(lambda: amqp.ready(url, "emails.dead") == 3)
+    release.set()
+    assert {found.headers["brokerjobs-error-kind"] for found in amqp.peek(url, "emails.dead")} == {
+        "brokerjobs.errors.JobTimeout"
+    }
+
+
+async def test_burst_ends_when_all_queues_are_empty(
+    client: Client, settings: Settings, start_worker: StartWorker
+) -> None:
+    emails, reports = Consumer("emails"), Consumer("reports")
+    ran: list[str] = []
+
+    @emails.job()
+    async def welcome() -> None:
+        ran.append("emails")
+
+    @reports.job()
+    def daily() -> None:
+        ran.append("reports")
+
+    (await start_worker(emails, reports)).stop()
+    await client.asend_many([*(welcome.message() for _ in range(50)), *(daily.message() for _ in range(20))])
+    ending = await asyncio.wait_for(Worker([emails, reports], settings, burst=True).run(), 60)
+
+    assert ending.returned == 0
+    assert Counter(ran) == {"emails": 50, "reports": 20}
+
+
+async def test_lost_connection_loses_no_job(
+    client: Client, start_worker: StartWorker, node: PrivateNode, url: str
+) -> None:
+    consumer = Consumer("emails")
+    started: Counter[int] = Counter()
+    finished: Counter[int] = Counter()
+    go_on = asyncio.Event()
+
+    @consumer.job()
+    async def welcome(number: int) -> None:
+        started[number] += 1
+        await go_on.wait()
+        finished[number] += 1
+
+    await start_worker(consumer)
+    await client.asend_many(welcome.message(number) for number in range(30))
+    await eventually_async(lambda: len(started) == 10)
+    before = set(open_ports(node))
+    close_connections(node)
+    await eventually_async(lambda: not before & set(open_ports(node)))
+    go_on.set()
+
+    await eventually_async(lambda: len(finished) == 30)
+    await eventually_async(lambda: amqp.ready(url, "emails") == 0)
+
+
+async def test_deleted_queue_is_declared_and_consumed_again(
+    client: Client, start_worker: StartWorker, node: PrivateNode, vhost: str
+) -> None:
+    consumer = Consumer("emails")
+    ran: list[int] = []
+
+    @consumer.job()
+    async def welcome(number: int) -> None:
+        ran.append(number)
+
+    await start_worker(consumer)
+    await welcome.asend(1)
+    await eventually_async(lambda: ran == [1])
+    delete_queue(node, vhost, "emails")
+    await welcome.asend(2)  # into the queue again, or into jobs.unrouted, from where it is swept
+
+    await eventually_async(lambda: ran == [1, 2])
+
+
+async def test_check_mode_names_what_is_missing_and_declares_nothing(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    consumer = Consumer("emails")
+    checking = settings.model_copy(update={"topology": "check"})
+
+    with pytest.raises(TopologyMismatch, match=r"jobs\.v1\.ready.*emails.*brokerjobs topology apply"):
+        await start_worker(consumer, settings=checking)
+    with pytest.raises(TopologyMismatch, match="there is no queue 'emails'"):
+        await start_worker(consumer, settings=settings.model_copy(update={"topology": "none"}))
+    (await start_worker(consumer)).stop()
+    await start_worker(consumer, settings=checking)
+
+
+async def test_existing_queue_wins_unless_its_kind_was_asked_for(
+    client: Client, settings: Settings, start_worker: StartWorker, url: str
+) -> None:
+    ran: list[str] = []
+    with amqp.channel(url) as channel:
+        channel.queue_declare(
+            "emails", durable=True, arguments={"x-queue-type": "classic", "x-max-priority": 3}
+        )
+
+    def emails(**options: object) -> Consumer:
+        consumer = Consumer("emails", **options)  # type: ignore[arg-type]
+        consumer.job(name="welcome")(lambda: ran.append("ran"))
+        return consumer
+
+    with pytest.raises(
+        TopologyMismatch, match=r"queue 'emails' exists with other arguments.*inequivalent arg"
+    ):
+        await start_worker(emails(queue_type="classic"))
+    await start_worker(emails())
+    await client.asend("emails.welcome")
+
+    await eventually_async(lambda: ran == ["ran"])
+
+
+async def test_namespaces_do_not_see_each_other(settings: Settings, start_worker: StartWorker) -> None:
+    seen: list[str] = []
+
+    def emails(name: str) -> Consumer:
+        consumer = Consumer("emails")
+        consumer.job(name="welcome")(lambda: seen.append(name))
+        return consumer
+
+    shop = settings.model_copy(update={"namespace": "shop"})
+    await start_worker(emails("shop"), settings=shop)
+    await start_worker(emails("none"))
+    async with Client(settings=shop) as client:
+        await client.asend("emails.welcome", delay=0.25)
+    async with Client(settings=settings) as client:
+        await client.asend("emails.welcome")
+
+    await eventually_async(lambda: sorted(seen) == ["none", "shop"])
+
+
+async def test_drain_finishes_what_runs_and_returns_what_does_not_end(
+    client: Client, settings: Settings, start_worker: StartWorker, url: str
+) -> None:
+    consumer = Consumer("emails")
+    started: list[str] = []
+    finish = asyncio.Event()
+
+    @consumer.job()
+    async def short() -> None:
+        started.append("short")
+        await finish.wait()
+
+    @consumer.job()
+    async def endless() -> None:
+        started.append("endless")
+        await asyncio.Event().wait()
+
+    @consumer.job()
+    async def waiting() -> None:
+        started.append("waiting")
+
+    quick = settings.model_copy(update={"concurrency": 2, "prefetch": 5, "drain_timeout": 1.0})
+    worker = Worker([consumer], quick)
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(worker.consuming(), 60)
+    await client.asend_many([short.message(), endless.message()])
+    await eventually_async(lambda: len(started) == 2)
+    await client.asend_many(waiting.message() for _ in range(3))
+    worker.stop()
+    finish.set()
+    ending = await asyncio.wait_for(running, 60)
+
+    assert ending.returned == 1
+    assert started == ["short", "endless"]
+    await eventually_async(lambda: amqp.ready(url, "emails") == 4)
+    assert {found.properties.type for found in amqp.peek(url, "emails")} == {
+        "emails.endless",
+        "emails.waiting",
+    }
+
+
+async def test_retry_that_cannot_be_confirmed_holds_the_job_without_a_hot_loop(
+    client: Client, start_worker: StartWorker, settings: Settings, url: str
+) -> None:
+    consumer = Consumer("emails", retry=Retry(delays=[0.125]))
+    attempts: list[int] = []
+
+    @consumer.job()
+    async def welcome() -> None:
+        attempts.append(current_job().attempt)
+        if current_job().attempt == 1:
+            raise OSError
+
+    worker = await start_worker(consumer, settings=settings.model_copy(update={"publish_timeout": 0.5}))
+    with amqp.channel(url) as channel:
+        channel.exchange_delete("jobs.v1.delay.00")
+    await welcome.asend()
+    await eventually_async(lambda: worker.metrics.published.labels("refused")._value.get() >= 2)
+    assert attempts == [1]
+    with amqp.channel(url) as channel:
+        channel.exchange_declare("jobs.v1.delay.00", "fanout", durable=True)
+        channel.queue_bind("jobs.v1.delay.00", "jobs.v1.delay.00", "")
+
+    await eventually_async(lambda: attempts == [1, 2])
+
+
+async def test_metrics_count_what_happened(client: Client, start_worker: StartWorker) -> None:
+    consumer = Consumer("emails", retry=Retry(delays=[0.125]))
+
+    @consumer.job()
+    async def welcome(ok: bool) -> None:
+        if not ok:
+            raise OSError
+
+    worker = await start_worker(consumer)
+    await client.asend_many([welcome.message(True), welcome.message(True), welcome.message(False)])
+
+    def counted(outcome: str) -> float:
+        return worker.metrics.finished.labels("emails", "emails.welcome", outcome)._value.get()
+
+    await eventually_async(lambda: counted("dead") == 1)
+    assert (counted("succeeded"), counted("retried")) == (2, 1)
+    assert worker.metrics.received.labels("emails", "emails.welcome")._value.get() == 4
+    assert worker.metrics.in_progress.labels("emails")._value.get() == 0
+    await eventually_async(
+        lambda: worker.metrics.published.labels("confirmed")._value.get() == 2
+    )  # the copies
+
+
+async def test_worker_that_never_finds_a_broker_gives_up_after_its_start_timeout() -> None:
+    nowhere = settings_module.load(url="amqp://guest:secret@127.0.0.1:1/", connect_timeout=0.5)
+
+    with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1 cannot be reached") as caught:
+        await asyncio.wait_for(Worker([Consumer("emails")], nowhere, start_timeout=0.2).run(), 30)
+
+    assert "secret" not in str(caught.value)
