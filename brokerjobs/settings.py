@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     url: SecretStr = Field(
         default=SecretStr(DEFAULT_URL),
         description="where RabbitMQ is: amqp://user:password@host:port/vhost",
+    )
+    management_url: SecretStr | None = Field(
+        default=None,
+        description="RabbitMQ's management API; when unset the same host and user, and the port of url plus 10000",
     )
     namespace: str = Field(
         default="", description="prefix of all exchanges and queues, for several deployments in one vhost"
@@ -104,15 +108,19 @@ class Settings(BaseSettings):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(url.get_secret_value())
-            _ = parts.port
-        except ValueError:  # whose text may quote the password
-            raise ValueError(_UNREADABLE_URL) from None
+        parts = _split(url)
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
             raise ValueError("must look like amqp://user:password@host:5672/vhost")
-        if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError(_UNREADABLE_URL)
+        return url
+
+    @field_validator("management_url")
+    @classmethod
+    def _check_management_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        parts = _split(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must look like http://user:password@host:15672")
         return url
 
     @property
@@ -139,6 +147,17 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` merges the sources itself, to tell people where each value came from
+
+
+def _split(url: SecretStr) -> SplitResult:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+    except ValueError:  # whose text may quote the password
+        raise ValueError(_UNREADABLE_URL) from None
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(_UNREADABLE_URL)
+    return parts
 
 
 Sources = dict[str, str]

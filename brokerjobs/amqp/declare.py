@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
 
 import aiormq.exceptions
 from aiormq.abc import AbstractChannel
@@ -92,13 +92,22 @@ async def exists(connection: Connection, part: Exchange | Queue) -> bool:
 
 async def count(connection: Connection, queue: str) -> tuple[int, int] | None:
     """Messages ready and consumers of a queue; None where there is no such queue."""
-    async with connection.scratch_channel() as channel:
-        try:
-            async with deadline(STEP_TIMEOUT, f"look for {queue}"):
-                found = await channel.queue_declare(queue, passive=True)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            return None
-    return found.message_count or 0, found.consumer_count or 0
+    return (await counts(connection, [queue]))[queue]
+
+
+async def counts(connection: Connection, queues: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    """Of each queue the messages ready and the consumers; None where there is no such queue."""
+    found: dict[str, tuple[int, int] | None] = dict.fromkeys(queues)
+    left = list(found)
+    while left:
+        async with connection.scratch_channel() as channel:  # a missing queue costs the channel
+            with suppress(aiormq.exceptions.ChannelNotFoundEntity):
+                while left:
+                    queue = left.pop()
+                    async with deadline(STEP_TIMEOUT, f"look for {queue}"):
+                        declared = await channel.queue_declare(queue, passive=True)
+                    found[queue] = declared.message_count or 0, declared.consumer_count or 0
+    return found
 
 
 async def _declare(channel: AbstractChannel, part: Part) -> None:
@@ -110,7 +119,6 @@ async def _declare(channel: AbstractChannel, part: Part) -> None:
         case Queue():
             await channel.queue_declare(part.name, durable=True, arguments=dict(part.arguments))
         case Binding():
-            bind: Callable[..., Coroutine[Any, Any, Any]]
             if part.to_exchange:
                 await channel.exchange_bind(
                     destination=part.destination, source=part.source, routing_key=part.key, nowait=True

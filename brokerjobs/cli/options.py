@@ -11,3 +11,6 @@ consumers_option = click.option(
     "--consumers", metavar="PACKAGE", help="Package that holds the consumers [consumers]."
 )
 namespace_option = click.option("--namespace", metavar="WORD", help="Prefix of all exchanges and queues.")
+management_url_option = click.option(
+    "--management-url", metavar="URL", help="Its management API; by default its port plus 10000."
+)
