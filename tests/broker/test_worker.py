@@ -354,7 +354,7 @@ async def test_metrics_count_what_happened(client: Client, start_worker: StartWo
     await client.asend_many([welcome.message(True), welcome.message(True), welcome.message(False)])
 
     def counted(outcome: str) -> float:
-        return worker.metrics.finished.labels("emails", "emails.welcome", outcome)._value.get()
+        return float(worker.metrics.finished.labels("emails", "emails.welcome", outcome)._value.get())
 
     await eventually_async(lambda: counted("dead") == 1)
     assert (counted("succeeded"), counted("retried")) == (2, 1)
