@@ -50,7 +50,6 @@ class Connection:
         self._transport: Any = transport.connection
         self.capabilities = Capabilities.of(self._transport.server_properties)
         self.cluster_name = _text(self._transport.server_properties.get("cluster_name"))
-        self.cluster_name = _text(self._transport.server_properties.get("cluster_name"))
 
     @classmethod
     async def open(cls, settings: Settings, role: str) -> Connection:
@@ -156,10 +155,6 @@ async def unless_lost(call: Awaitable[T], seconds: float | None, what: str) -> T
     """The call's result; None as seconds leaves the deadline to the caller."""
     async with deadline(seconds, what):
         return await call
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
 def _text(value: Any) -> str:
