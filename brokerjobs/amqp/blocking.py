@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 
-from brokerjobs.amqp.owner import Owner, Sending
+from brokerjobs.amqp.owner import Owner
+from brokerjobs.amqp.sending import Sending
 from brokerjobs.errors import BrokerJobsError, PublishUnknown
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication

@@ -10,92 +10,22 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from typing import Any
 
 import pika
 import pika.exceptions
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 
-from brokerjobs.amqp.connection import connection_name
-from brokerjobs.amqp.wire import to_pika, url_for_client, why_unwritable
-from brokerjobs.errors import (
-    AccessRefused,
-    BrokerJobsError,
-    BrokerUnreachable,
-    ConfigurationError,
-    PublishRefused,
-    PublishUnknown,
-    Unroutable,
-)
+from brokerjobs.amqp.dial import Connection, Parameters, connect_failure, refusal
+from brokerjobs.amqp.sending import Sending
+from brokerjobs.amqp.wire import to_pika, why_unwritable
+from brokerjobs.errors import BrokerJobsError, ConfigurationError, PublishRefused, Unroutable
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
 
 CLOSE_TIMEOUT = 1.5  # seconds: a frozen peer must not hold up an ending
 NACK_PAUSE = 0.2  # seconds until what the broker could not keep is sent again
 LONGEST_BACKOFF = 2.0  # seconds between two tries to connect
-
-
-class Sending:
-    """One message, or one question, on its way; `done` resolves when the broker has answered."""
-
-    __slots__ = ("alone", "done", "publication", "queue", "returned", "why", "written")
-
-    def __init__(self, publication: Publication | None = None, queue: str = "") -> None:
-        self.publication = publication
-        self.queue = queue  # of the question whether it exists
-        self.done: Future[bool] = Future()
-        self.written = False
-        self.returned = ""
-        self.alone = False
-        self.why = ""
-
-    @property
-    def id(self) -> str:
-        return self.publication.message.id if self.publication else ""
-
-    def resolve(self, answer: bool | BaseException) -> None:
-        with suppress(InvalidStateError):  # its caller has given up
-            if isinstance(answer, BaseException):
-                self.done.set_exception(answer)
-            else:
-                self.done.set_result(answer)
-
-    def give_up(self) -> BrokerJobsError:
-        """What its caller is told when there is no answer."""
-        if not self.written:
-            return BrokerUnreachable(self.why)
-        return PublishUnknown(
-            f"RabbitMQ did not confirm {self.publication and self.publication.message.job} {self.id}: {self.why}; "
-            "it may be queued, sending it again with the same id is safe",
-            id=self.id,
-        )
-
-
-class Connection(SelectConnection):
-    """The client's connection, and a way to end it without the peer's help, whatever it is doing."""
-
-    def __init__(self, parameters: Parameters, **options: Any) -> None:
-        super().__init__(parameters, **options)
-        parameters.connection = self
-
-    def abort(self) -> None:
-        self._adapter_disconnect_stream()
-
-
-class Parameters(pika.URLParameters):
-    """Where to connect, and with which timeouts; knows the connection that is being made with them."""
-
-    connection: Connection | None = None
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(url_for_client(settings))
-        self.connection_attempts = 1
-        self.socket_timeout = settings.connect_timeout
-        self.stack_timeout = settings.connect_timeout
-        self.blocked_connection_timeout = 300.0
-        self.client_properties = {"connection_name": connection_name("publisher"), "product": "brokerjobs"}
 
 
 class Owner(threading.Thread):
@@ -170,7 +100,7 @@ class Owner(threading.Thread):
     def _connected(self, result: Any) -> None:
         self._connecting = None
         if not isinstance(result, Connection):
-            self._not_connected(_connect_failure(result, self._settings))
+            self._not_connected(connect_failure(result, self._settings))
             return
         self._connection, self._failures = result, 0
         self._explain("no confirm yet")
@@ -317,7 +247,7 @@ class Owner(threading.Thread):
         def closed(_: Any, reason: Exception) -> None:
             if sending in self._asked and isinstance(reason, pika.exceptions.ChannelClosedByBroker):
                 self._asked.discard(sending)
-                sending.resolve(False if reason.reply_code == 404 else _refusal(reason))
+                sending.resolve(False if reason.reply_code == 404 else refusal(reason))
 
         assert self._connection is not None
         self._asked.add(sending)
@@ -374,7 +304,7 @@ class Owner(threading.Thread):
         self._unconfirmed.clear()
         self._by_id.clear()
         if len(in_flight) == 1:
-            in_flight.pop().resolve(_refusal(reason))
+            in_flight.pop().resolve(refusal(reason))
         for sending in in_flight:
             sending.alone = True
         self._waiting.extendleft(reversed(in_flight))
@@ -390,53 +320,3 @@ class Owner(threading.Thread):
         self._why = why
         for sending in self._all():
             sending.why = why
-
-
-def _refusal(reason: BaseException) -> BrokerJobsError:
-    code, text = getattr(reason, "reply_code", 0), getattr(reason, "reply_text", str(reason))
-    text = text.removeprefix("NOT_FOUND - ").removeprefix("ACCESS_REFUSED - ")
-    if code == 404:
-        return Unroutable(
-            f"{text}: the topology is not there yet; start a worker, or run `brokerjobs topology apply`"
-        )
-    if code == 403:
-        return AccessRefused(f"RabbitMQ refuses it: {text}")
-    return PublishRefused(f"RabbitMQ refuses it: {text}")
-
-
-def _connect_failure(error: Any, settings: Settings) -> BrokerJobsError:
-    where, causes = settings.address, list(_causes(error))
-    if any(isinstance(cause, pika.exceptions.ProbableAuthenticationError) for cause in causes):
-        return ConfigurationError(f"RabbitMQ at {where} refuses the user: wrong name or password")
-    if any(isinstance(cause, pika.exceptions.ProbableAccessDeniedError) for cause in causes):
-        return ConfigurationError(
-            f"RabbitMQ at {where} lets the user in but not into this virtual host: "
-            "does it exist, and has the user permissions in it?"
-        )
-    return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {_words(causes)}")
-
-
-def _causes(error: Any) -> Iterable[BaseException]:
-    """The error and all that it wraps: a failed connect comes wrapped several times, or as a mere class."""
-    if not isinstance(error, BaseException):
-        return
-    yield error
-    inner = (
-        *getattr(error, "exceptions", ()),
-        getattr(error, "exception", None),
-        error.__cause__,
-        *error.args,
-    )
-    for cause in inner:
-        if isinstance(cause, BaseException):
-            yield from _causes(cause)
-
-
-def _words(causes: list[BaseException]) -> str:
-    """The operating system's words are what helps."""
-    for cause in causes:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused; is it running, and on this port?"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-    return next((str(cause) for cause in reversed(causes) if str(cause)), "no connection came about")

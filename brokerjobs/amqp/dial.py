@@ -1,0 +1,99 @@
+"""Connecting with pika: the parameters, a connection that can always be ended, and what failed, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import SelectConnection
+
+from brokerjobs.amqp.connection import connection_name
+from brokerjobs.amqp.wire import url_for_client
+from brokerjobs.errors import (
+    AccessRefused,
+    BrokerJobsError,
+    BrokerUnreachable,
+    ConfigurationError,
+    PublishRefused,
+    Unroutable,
+)
+from brokerjobs.settings import Settings
+
+
+class Connection(SelectConnection):
+    """The client's connection, and a way to end it without the peer's help, whatever it is doing."""
+
+    def __init__(self, parameters: Parameters, **options: Any) -> None:
+        super().__init__(parameters, **options)
+        parameters.connection = self
+
+    def abort(self) -> None:
+        self._adapter_disconnect_stream()
+
+
+class Parameters(pika.URLParameters):
+    """Where to connect, and with which timeouts; knows the connection that is being made with them."""
+
+    connection: Connection | None = None
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(url_for_client(settings))
+        self.connection_attempts = 1
+        self.socket_timeout = settings.connect_timeout
+        self.stack_timeout = settings.connect_timeout
+        self.blocked_connection_timeout = 300.0
+        self.client_properties = {"connection_name": connection_name("publisher"), "product": "brokerjobs"}
+
+
+def connect_failure(error: Any, settings: Settings) -> BrokerJobsError:
+    """Why no connection came about."""
+    where, causes = settings.address, list(_causes(error))
+    if any(isinstance(cause, pika.exceptions.ProbableAuthenticationError) for cause in causes):
+        return ConfigurationError(f"RabbitMQ at {where} refuses the user: wrong name or password")
+    if any(isinstance(cause, pika.exceptions.ProbableAccessDeniedError) for cause in causes):
+        return ConfigurationError(
+            f"RabbitMQ at {where} lets the user in but not into this virtual host: "
+            "does it exist, and has the user permissions in it?"
+        )
+    return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {_words(causes)}")
+
+
+def _causes(error: Any) -> Iterable[BaseException]:
+    """The error and all that it wraps: a failed connect comes wrapped several times, or as a mere class."""
+    if not isinstance(error, BaseException):
+        return
+    yield error
+    inner = (
+        *getattr(error, "exceptions", ()),
+        getattr(error, "exception", None),
+        error.__cause__,
+        *error.args,
+    )
+    for cause in inner:
+        if isinstance(cause, BaseException):
+            yield from _causes(cause)
+
+
+def _words(causes: list[BaseException]) -> str:
+    """The operating system's words are what helps."""
+    for cause in causes:
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused; is it running, and on this port?"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return next((str(cause) for cause in reversed(causes) if str(cause)), "no connection came about")
+
+
+def refusal(reason: BaseException) -> BrokerJobsError:
+    """Why the broker closed a channel."""
+    code, text = getattr(reason, "reply_code", 0), getattr(reason, "reply_text", str(reason))
+    text = text.removeprefix("NOT_FOUND - ").removeprefix("ACCESS_REFUSED - ")
+    if code == 404:
+        return Unroutable(
+            f"{text}: the topology is not there yet; start a worker, or run `brokerjobs topology apply`"
+        )
+    if code == 403:
+        return AccessRefused(f"RabbitMQ refuses it: {text}")
+    return PublishRefused(f"RabbitMQ refuses it: {text}")
