@@ -25,6 +25,7 @@ class Context:
     Args:
         message: the request.
         queue: the queue it came from.
+        arguments: what the job was called with, by name.
         redelivered: the broker may have delivered it before.
         deadline: `time.monotonic()` at which the attempt times out.
         max_attempts: how often it may run; None when a tenacity strategy decides.
@@ -32,6 +33,7 @@ class Context:
 
     message: Message
     queue: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
     redelivered: bool = False
     deadline: float = float("inf")
     max_attempts: int | None = None

@@ -30,8 +30,9 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> Failure:
         name, module = type(error).__qualname__, type(error).__module__
+        is_well_known = module in ("builtins", "__main__") or module.startswith("brokerjobs.")
         return cls(
-            kind=name if module in ("builtins", "__main__") else f"{module}.{name}",
+            kind=name if is_well_known else f"{module}.{name}",
             text=cut(_say(error), ERROR_LIMIT),
             traceback=cut_middle(_traceback(error), TRACEBACK_LIMIT),
         )

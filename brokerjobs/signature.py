@@ -44,7 +44,7 @@ class Signature:
         )
 
     def __str__(self) -> str:
-        return str(self._signature)
+        return str(_as_written(self._signature))
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, checked and converted.
@@ -113,3 +113,23 @@ def _say(mistake: ErrorDetails) -> str:
 
 def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
+
+
+class _Written:
+    """An annotation that Python kept as text, shown without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _as_written(signature: inspect.Signature) -> inspect.Signature:
+    def shown(annotation: Any) -> Any:
+        return _Written(annotation) if isinstance(annotation, str) else annotation
+
+    return signature.replace(
+        parameters=[p.replace(annotation=shown(p.annotation)) for p in signature.parameters.values()],
+        return_annotation=shown(signature.return_annotation),
+    )

@@ -117,7 +117,7 @@ def mark_failed(context: Context, error: BaseException) -> None:
     Its goods stay reserved. Once the cause is gone, `brokerjobs dead replay payments` runs the step again, and the
     order goes on from there.
     """
-    order_id = json.loads(context.message.body)["order_id"]
+    order_id = context.arguments["order_id"]
     with transaction() as database:
         database.execute(
             "INSERT INTO orders (id, state, error) VALUES (?, 'failed', ?)"

@@ -65,7 +65,7 @@ class Options:
 def command(**given: Any) -> int:
     """See brokerjobs at work: a real RabbitMQ, a worker, a mail server, a shop, and jobs that fail.
 
-    It works in the namespace `demo` of that RabbitMQ, touches nothing else there, and ends what it started.
+    It works in the namespace `brokerjobs-demo` of that RabbitMQ, touches nothing else there, and ends what it started.
 
     Exit codes: 0 all counts agree, 1 they do not or the demo failed, 2 usage, 69 no RabbitMQ, 78 configuration,
     130 interrupted before the summary.

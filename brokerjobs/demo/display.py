@@ -210,7 +210,7 @@ _STYLES = {"done": "green", "retried": "yellow", "dead": "red", "released": "yel
 
 def _words(event: Event) -> str:
     """One line: what became of which job, and why."""
-    error = _printable(event.error.removeprefix("brokerjobs.errors.Reject: "))
+    error = _printable(event.error.removeprefix("Reject: "))
     match event.kind:
         case "done":
             return f"{event.job} {event.id} done"

@@ -21,7 +21,7 @@ from brokerjobs.demo.worker import WorkerProcess
 from brokerjobs.errors import BrokerJobsError
 from brokerjobs.settings import Settings
 
-NAMESPACE = "demo"
+NAMESPACE = "brokerjobs-demo"
 ROOT = Path(__file__).resolve().parents[2]  # where `consumers` lies beside `brokerjobs`
 WAIT_FACTOR = 0.01  # a payment waits 0.1, 0.3, 0.9 and 2.7 s instead of 10, 30, 90 and 270
 UNKNOWN_JOB_DELAY = 1.0  # seconds instead of 30

@@ -135,6 +135,7 @@ class Executor:
         context = Context(
             message=message,
             queue=self._consumer.queue,
+            arguments=arguments,
             redelivered=redelivered,
             deadline=time.monotonic() + job.timeout,
             max_attempts=job.retry.max_attempts,

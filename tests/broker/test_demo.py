@@ -123,7 +123,9 @@ def assert_nothing_is_left(mark: str) -> None:
 
 def queues(url: str) -> dict[str, int]:
     """Which of the demo's queues exist, and how much is ready in them."""
-    names = [f"demo.{queue}{end}" for queue in QUEUES for end in ("", ".dead")] + ["demo.jobs.unrouted"]
+    names = [f"brokerjobs-demo.{queue}{end}" for queue in QUEUES for end in ("", ".dead")] + [
+        "brokerjobs-demo.jobs.unrouted"
+    ]
     found = {}
     for name in names:
         with suppress(pika.exceptions.ChannelClosedByBroker):  # there is no such queue
@@ -145,13 +147,13 @@ def test_all_counts_agree_with_what_the_queues_hold(at_url: dict[str, str], url:
     assert summary["waits"]["count"] == summary["retried"]
     assert "agree (" in done.stderr
 
-    dead = {queue: amqp.peek(url, f"demo.{queue}.dead") for queue in QUEUES}
+    dead = {queue: amqp.peek(url, f"brokerjobs-demo.{queue}.dead") for queue in QUEUES}
     by_queue = {queue: len(found) for queue, found in dead.items() if found}
     assert by_queue == summary["dead_by_queue"]
     reasons = Counter(message.headers["brokerjobs-reason"] for found in dead.values() for message in found)
     assert reasons == summary["dead_by_reason"]
-    assert not any(queues(url)[f"demo.{queue}"] for queue in QUEUES)
-    assert queues(url)["demo.jobs.unrouted"] == 0
+    assert not any(queues(url)[f"brokerjobs-demo.{queue}"] for queue in QUEUES)
+    assert queues(url)["brokerjobs-demo.jobs.unrouted"] == 0
     assert_nothing_is_left(mark)
 
 
@@ -160,8 +162,8 @@ def test_it_stays_and_works_until_it_is_told_to_end(
 ) -> None:
     with amqp.channel(url) as channel:
         for queue in (
-            "demo.jobs.unrouted",
-            "demo.emails.dead",
+            "brokerjobs-demo.jobs.unrouted",
+            "brokerjobs-demo.emails.dead",
         ):  # of an earlier demo, and not as they should be
             channel.queue_declare(queue, durable=True)
             channel.basic_publish("", queue, b"left over")
@@ -178,7 +180,9 @@ def test_it_stays_and_works_until_it_is_told_to_end(
     assert second.returncode == 1
     assert "is another demo running?" in second.stderr
 
-    amqp.publish(url, "emails.welcome", b'{"user_id": 99999}', exchange="demo.jobs", message_id="by-hand")
+    amqp.publish(
+        url, "emails.welcome", b'{"user_id": 99999}', exchange="brokerjobs-demo.jobs", message_id="by-hand"
+    )
     demo.read_until("emails.welcome by-hand done")
 
     assert demo.end(signal.SIGINT) == 0

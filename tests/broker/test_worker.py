@@ -148,7 +148,7 @@ async def test_job_that_outruns_its_timeout_is_failed_and_its_neighbours_run(
     await eventually_async(lambda: amqp.ready(url, "emails.dead") == 3)
     release.set()
     assert {found.headers["brokerjobs-error-kind"] for found in amqp.peek(url, "emails.dead")} == {
-        "brokerjobs.errors.JobTimeout"
+        "JobTimeout"
     }
 
 

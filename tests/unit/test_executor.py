@@ -358,7 +358,7 @@ async def test_async_job_is_cancelled_at_its_timeout(consumer: Consumer, run: Ru
 
     assert ended.is_set()
     assert failure is not None
-    assert failure.kind == "brokerjobs.errors.JobTimeout"
+    assert failure.kind == "JobTimeout"
     assert failure.text == "emails.slow took longer than its timeout of 50ms"
 
 
@@ -432,7 +432,7 @@ async def test_plain_job_that_outruns_its_timeout_fails_and_its_thread_is_abando
 
     failure = retried(outcome).failure
     assert failure is not None
-    assert failure.kind == "brokerjobs.errors.JobTimeout"
+    assert failure.kind == "JobTimeout"
     assert "its thread cannot be ended and goes on" in failure.text
     assert abandoned == [1]
     assert [line["event"] for line in lines] == ["thread abandoned"]

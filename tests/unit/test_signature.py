@@ -186,7 +186,7 @@ def test_each_argument_that_does_not_fit_is_named(
         Signature(welcome).bind(args, kwargs)
 
     assert str(caught.value).startswith(
-        "welcome(user_id: 'int', locale: 'str' = 'en', *, loud: 'bool' = False)"
+        "welcome(user_id: int, locale: str = 'en', *, loud: bool = False)"
     )
     for complaint in complaints:
         assert complaint in str(caught.value)
