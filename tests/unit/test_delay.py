@@ -77,8 +77,9 @@ def test_coarse_delay_is_never_below_and_needs_few_waits(seconds: float, at_most
 
 
 @given(st.floats(min_value=UNIT, max_value=MOST_OF_THREE_BITS))
-def test_coarse_delay_is_at_most_a_quarter_longer(seconds: float) -> None:
+def test_coarse_delay_is_at_most_a_quarter_longer_and_three_waits(seconds: float) -> None:
     assert delay.coarse(seconds) <= (seconds + UNIT) * 1.25
+    assert delay.units(delay.coarse(seconds)).bit_count() <= 3
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.125, 1.0, 2.0, 4.0, 7.0, 3584.0])

@@ -483,6 +483,30 @@ async def test_only_a_cancellation_from_outside_passes_through(
         await task
 
 
+async def test_cancellation_from_outside_reaches_an_async_job_before_the_worker_goes_on(
+    consumer: Consumer, executor: Executor
+) -> None:
+    """So it can clean up while the loop still runs."""
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    @consumer.job()
+    async def careful() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(executor.execute(Message(job="emails.careful", routing_key="x")))
+    async with asyncio.timeout(AMPLE):
+        await started.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=AMPLE)
+
+    assert task.cancelled()
+    assert ended.is_set()
+
+
 async def test_job_that_cancels_itself_has_failed(consumer: Consumer, run: Run) -> None:
     """Else the worker would give it back, and it would run for ever."""
 
@@ -810,6 +834,12 @@ async def test_message_that_no_job_can_take_is_dead_with_what_is_wrong(
 
     assert outcome.reason == reason
     assert complaint in outcome.failure.text
+
+
+async def test_message_of_just_the_limit_is_taken(consumer: Consumer, run: Run) -> None:
+    consumer.job(name="now")(lambda: 7)
+
+    assert await run("now", body=b" " * 1000) == Succeeded(7)
 
 
 async def test_arguments_that_do_not_fit_are_not_repeated_in_the_failure(

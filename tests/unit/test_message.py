@@ -220,6 +220,13 @@ def test_number_of_ours_in_an_odd_kind_is_read_or_left_out(value: Any, expected:
     assert message.not_before == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, 0), (9, 9), (255, 255), (256, None), (-1, None), ("9", None), (True, None)]
+)
+def test_priority_is_kept_as_delivered_where_it_is_one(value: Any, expected: int | None) -> None:
+    assert decode({"priority": value}, b"", routing_key="a.b").priority == expected
+
+
 def test_seconds_and_milliseconds_of_the_timestamp_are_told_apart() -> None:
     now = 1_700_000_000
 
