@@ -159,7 +159,9 @@ def drain(*messages: Message, most: int = 1000) -> list[Ran]:
 
 
 def _owner(message: Message) -> Consumer:
-    owners = [consumer for consumer in living() if consumer.find(message) is not None]
+    takers = [consumer for consumer in living() if consumer.find(message) is not None]
+    # Others may take it by a pattern, as an event; it is the job of the queue that it is named after.
+    owners = [taker for taker in takers if taker.queue == message.job.partition(".")[0]] or takers
     if len(owners) == 1:
         return owners[0]
     if not owners:

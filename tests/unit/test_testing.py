@@ -118,3 +118,18 @@ def test_run_asks_for_the_consumer_when_several_declare_the_job() -> None:
 
     with pytest.raises(ConfigurationError, match="say which with consumer="):
         run(Message(job="testing-h.twin", routing_key="testing-h.twin"))
+
+
+def test_run_takes_a_job_for_that_of_its_own_queue_although_others_listen() -> None:
+    listener, consumer = Consumer("testing-i", bind=["#"]), Consumer("testing-j")
+
+    @listener.job(match="testing-j.#")
+    def heard() -> str:
+        return "heard"
+
+    @consumer.job()
+    def job() -> str:
+        return "run"
+
+    assert run(job.message()).result == "run"
+    assert run(job.message(), listener).result == "heard"
