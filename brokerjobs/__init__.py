@@ -74,7 +74,7 @@ _WHERE = {
     "send_many": "job",
 }
 
-__all__ = [  # noqa: RUF022  (sorted as people look for names, and checked by a test)
+__all__ = [
     "AccessRefused",
     "BrokerJobsError",
     "BrokerUnreachable",

@@ -23,26 +23,23 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from brokerjobs import topology
-from brokerjobs.amqp import declare
+from brokerjobs import provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.publisher import Publisher
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import Settlement
-from brokerjobs.capabilities import Capabilities
+from brokerjobs.chores import Chores
 from brokerjobs.consumer import Consumer
-from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, TopologyMismatch
+from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
 from brokerjobs.executor import Executor, Threads
 from brokerjobs.job import Hook
-from brokerjobs.lane import STALE, Lane, Slots
+from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
 from brokerjobs.settings import Settings
-from brokerjobs.topology import Names, Topology
-from brokerjobs.unrouted import sweep
+from brokerjobs.topology import Names
 
 START_TIMEOUT = 30.0  # seconds
-IDLE_CHECK = 0.2  # seconds between looks at the queues in burst mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,6 @@ class Worker:
         self._stopping = asyncio.Event()
         self._connected = asyncio.Event()
         self._was_connected = False
-        self._freed = asyncio.Event()
         self._lanes: list[Lane] = []
 
     @property
@@ -215,7 +211,7 @@ class Worker:
     async def _try_session(self) -> Session:
         session = await Session.open(self._settings, f"worker of {self._title}")
         try:
-            await self._ensure_topology(session)
+            await provision.ensure(session.connection, self._consumers, self._settings)
             for lane in self._lanes:
                 await session.consume(
                     self._names.queue(lane.queue),
@@ -232,27 +228,6 @@ class Worker:
         self._was_connected = True
         self._connected.set()
         return session
-
-    async def _ensure_topology(self, session: Session) -> None:
-        connection, settings = session.connection, self._settings
-        shared = topology.shared(self._names)
-        queues = [
-            topology_of(consumer, session.connection.capabilities, settings) for consumer in self._consumers
-        ]
-        match settings.topology:
-            case "declare":
-                await declare.apply_shared(connection, self._names, shared, settings)
-                for consumer, parts in zip(self._consumers, queues, strict=True):
-                    keep = (consumer.queue_type or settings.queue_type) == "auto"
-                    for difference in await declare.apply(connection, parts, settings, keep=keep):
-                        log.warning("queue kept as it is", queue=consumer.queue, difference=difference)
-            case "check":
-                missing = [
-                    part for parts in (shared, *queues) for part in await declare.missing(connection, parts)
-                ]
-                if missing:
-                    names = ", ".join(part.name for part in missing)
-                    raise TopologyMismatch(f"missing in RabbitMQ: {names}; run `brokerjobs topology apply`")
 
     async def _leave(self, session: Session) -> None:
         if session.has_ended and not self._stopping.is_set():
@@ -277,7 +252,6 @@ class Worker:
 
     def _pump(self) -> None:
         """Start what can start, the first lanes first."""
-        self._freed.set()
         if self._stopping.is_set():
             return
         for lane in self._lanes:
@@ -288,48 +262,16 @@ class Worker:
 
     async def _chores(self, session: Session) -> None:
         """What a session does besides consuming, until it is cancelled."""
+        chores = Chores(self._settings, self._lanes, self._stopping)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep(session))
+            if self._settings.topology != "none":
+                capabilities = session.connection.capabilities
+                needs = provision.needs_of_all(self._consumers, capabilities, self._settings)
+                group.create_task(chores.sweep_unrouted(session, needs.bindings, self._publisher))
             if self._strict:
-                group.create_task(self._return_stale())
+                group.create_task(chores.return_stale())
             if self._burst:
-                group.create_task(self._stop_when_empty(session))
-
-    async def _sweep(self, session: Session) -> None:
-        """Route jobs that were published before their queue was there."""
-        while self._settings.topology != "none" and not self._stopping.is_set():
-            try:
-                bindings = [
-                    binding
-                    for consumer in self._consumers
-                    for binding in topology_of(
-                        consumer, session.connection.capabilities, self._settings
-                    ).bindings
-                ]
-                moved = await sweep(self._settings, bindings, self._publisher)
-                if moved:
-                    log.info("unrouted jobs routed", count=moved)
-            except (*LOST, BrokerJobsError) as error:
-                log.debug("no sweep of unrouted jobs", error=str(error))
-            await self._pause(self._settings.sweep_interval)
-
-    async def _return_stale(self) -> None:
-        while not self._stopping.is_set():
-            await self._pause(STALE / 4)
-            for lane in self._lanes:
-                await lane.return_inbox(older_than=STALE)
-
-    async def _stop_when_empty(self, session: Session) -> None:
-        while not self._stopping.is_set():
-            with suppress(*LOST):
-                ready = [
-                    await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in self._lanes
-                ]
-                if not any(ready) and all(lane.is_idle for lane in self._lanes):
-                    log.info("all queues are empty", queues=self._title)
-                    self.stop()
-                    return
-            await self._pause(IDLE_CHECK)
+                group.create_task(chores.stop_when_empty(session, self.stop))
 
     async def _drain(self, session: Session | None) -> Ending:
         running = sum(lane.running for lane in self._lanes)
@@ -344,18 +286,6 @@ class Worker:
         ending = Ending(returned=sum(returned))
         log.info("stopped", returned=ending.returned)
         return ending
-
-
-def topology_of(consumer: Consumer, capabilities: Capabilities, settings: Settings) -> Topology:
-    """The parts that one consumer needs besides the shared ones."""
-    return topology.for_queue(
-        Names(settings.namespace),
-        consumer.queue,
-        capabilities,
-        bind=consumer.bind,
-        queue_type=consumer.queue_type or settings.queue_type,
-        priorities=consumer.priorities,
-    )
 
 
 def _say_unreachable(state: RetryCallState) -> None:

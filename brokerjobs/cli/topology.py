@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brokerjobs import discovery, settings, topology
+from brokerjobs import discovery, provision, settings, topology
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import Connection
 from brokerjobs.capabilities import Capabilities
@@ -18,7 +18,7 @@ from brokerjobs.cli.options import consumers_option, namespace_option, url_optio
 from brokerjobs.cli.output import json_option, print_json, print_table
 from brokerjobs.consumer import Consumer
 from brokerjobs.settings import Settings
-from brokerjobs.topology import Binding, Exchange, Names, Part, Queue, Topology
+from brokerjobs.topology import Binding, Exchange, Names, Part, Queue
 
 queues_argument = click.argument("queues", nargs=-1, metavar="[QUEUE…]", shell_complete=complete_queue)
 
@@ -38,7 +38,7 @@ def show(queues: tuple[str, ...], rabbitmq: str, as_json: bool, **given: Any) ->
     """Print the topology; no broker is asked."""
     chosen = settings.load(**given)
     capabilities = Capabilities.of({"product": "RabbitMQ", "version": rabbitmq})
-    parts = needed(discovery.find(chosen.consumers, queues), capabilities, chosen)
+    parts = provision.needs_of_all(discovery.find(chosen.consumers, queues), capabilities, chosen)
     if as_json:
         print_json([_as_json(part) for part in parts])
         return
@@ -86,21 +86,11 @@ def check(queues: tuple[str, ...], as_json: bool, **given: Any) -> int:
     return CONFIGURATION if missing else DONE
 
 
-def needed(consumers: Sequence[Consumer], capabilities: Capabilities, chosen: Settings) -> Topology:
-    """The shared part and that of each consumer."""
-    from brokerjobs.worker import topology_of
-
-    parts = topology.shared(Names(chosen.namespace))
-    for consumer in consumers:
-        parts += topology_of(consumer, capabilities, chosen)
-    return parts
-
-
 async def _apply(consumers: Sequence[Consumer], chosen: Settings) -> list[str]:
     connection = await Connection.open(chosen, "topology")
     try:
-        parts = needed(consumers, connection.capabilities, chosen)
-        return await declare.apply(connection, parts, chosen, keep=chosen.queue_type == "auto")
+        await declare.apply(connection, topology.shared(Names(chosen.namespace)), chosen)
+        return await provision.apply(connection, consumers, chosen)
     finally:
         await connection.close()
 
@@ -108,7 +98,7 @@ async def _apply(consumers: Sequence[Consumer], chosen: Settings) -> list[str]:
 async def _missing(consumers: Sequence[Consumer], chosen: Settings) -> list[Exchange | Queue]:
     connection = await Connection.open(chosen, "topology")
     try:
-        return await declare.missing(connection, needed(consumers, connection.capabilities, chosen))
+        return await provision.missing(connection, consumers, chosen)
     finally:
         await connection.close()
 
