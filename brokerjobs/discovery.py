@@ -46,9 +46,23 @@ def _modules(package: str) -> list[str]:
         raise ConfigurationError(
             f"{package!r} is a module; consumers must be a package (a folder of modules)"
         )
+    _refuse_namesake(package, list(found.__path__))
     return sorted(
         module.name for module in pkgutil.iter_modules(found.__path__) if not module.name.startswith("_")
     )
+
+
+def _refuse_namesake(package: str, imported: Sequence[str]) -> None:
+    """Raises ConfigurationError where Python passes over the package in the working folder for another of its name.
+
+    It does so for a folder without `__init__.py`, wherever on its path a package with one lies.
+    """
+    here = Path.cwd().joinpath(*package.split("."))
+    if any(here.glob("*.py")) and not any(here.samefile(path) for path in imported if Path(path).exists()):
+        raise ConfigurationError(
+            f"{package} in {Path.cwd()} is not what Python imports by that name, which is {imported[0]}: "
+            f"make an empty {here.relative_to(Path.cwd()) / '__init__.py'}"
+        )
 
 
 def _find_one(package: str, queue: str, modules: list[str]) -> Consumer:

@@ -183,3 +183,21 @@ def test_module_that_cannot_be_imported_says_why_and_where(
 
     with pytest.raises(ConfigurationError, match=f"{name}.emails: {complaint}"):
         discovery.find(name, ["emails"])
+
+
+def test_package_that_python_passes_over_for_a_namesake_elsewhere_is_refused(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = package(emails=EMAILS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "here" / name).mkdir(parents=True)
+    (tmp_path / "here" / name / "emails.py").write_text(EMAILS)
+    monkeypatch.chdir(tmp_path / "here")
+
+    with pytest.raises(ConfigurationError, match=f"make an empty {name}/__init__.py"):
+        discovery.find(name, ["emails"])
+    assert f"{name}.emails" not in sys.modules
+
+    (tmp_path / "here" / name / "__init__.py").touch()
+    del sys.modules[name]
+    assert queues(name, "emails") == ["emails"]
