@@ -269,6 +269,26 @@ def test_unescaped_password_is_refused_with_a_hint(found: Found, password: str) 
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        f"http://user:{PASSWORD}@host:15672",
+        f"http://user:{PASSWORD}/x@host:15672",
+        f"http://user:{PASSWORD}@host:port",
+        f"amqp://user:{PASSWORD}@host",
+    ],
+)
+def test_password_of_the_management_api_is_in_no_text_either(found: Found, url: str) -> None:
+    try:
+        values, _ = found(environment={"BROKERJOBS_MANAGEMENT_URL": url})
+        said = f"{values!r} {values.model_dump()}"
+    except ConfigurationError as error:
+        said = str(error)
+        assert said.startswith("management_url (BROKERJOBS_MANAGEMENT_URL): ")
+
+    assert PASSWORD not in said
+
+
+@pytest.mark.parametrize(
     ("url", "expected"),
     [
         (DEFAULT_URL, "localhost:5672"),
