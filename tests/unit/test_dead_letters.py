@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,10 +17,13 @@ from brokerjobs.amqp.settlement import HISTORY_ENTRIES, dead_letter, history, ne
 from brokerjobs.amqp.wire import to_pamqp
 from brokerjobs.dead_letters import DeadLetter, Entry, Filter
 from brokerjobs.dead_letters.letter import read, replay_of
+from brokerjobs.dead_letters.moving import Pace, Replay
+from brokerjobs.errors import BrokerUnreachable, MessageTooLarge, PublishUnknown, Unroutable
 from brokerjobs.failure import Failure
 from brokerjobs.message import Message, decode
 from brokerjobs.outcome import DeadLettered, Retried
 from brokerjobs.topology import Names
+from brokerjobs.transport import Publication
 
 NAMES = Names()
 NOW = 1_700_000_000.5
@@ -193,6 +197,84 @@ def test_replay_of_what_the_broker_dead_lettered_drops_its_headers() -> None:
     publication = replay_of(by_broker(message_id="id-1"), NAMES, now=NOW)
     headers = publication.message.properties()["headers"]
     assert not [name for name in headers if name.startswith("x-")]
+
+
+# -- what happens to each on the way
+
+
+class Lying:
+    """A delivery that lies in the dead letter queue."""
+
+    def __init__(self) -> None:
+        self.is_acked = False
+
+    async def ack(self) -> None:
+        self.is_acked = True
+
+
+class Confirming:
+    """A publisher that confirms, or refuses."""
+
+    def __init__(self) -> None:
+        self.published: list[Publication] = []
+        self.refuses: Exception | None = None
+
+    async def publish(self, publication: Publication, *, timeout: float) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.published.append(publication)
+
+
+def replaying(publisher: Confirming, **changes: Any) -> Replay:
+    stop = asyncio.Event()
+    options: dict[str, Any] = {"limit": None, "delay": 0.0, "dry_run": False, **changes}
+    return Replay(names=NAMES, publisher=publisher, timeout=1.0, pace=Pace(None, stop), stop=stop, **options)
+
+
+async def take(replay: Replay, letter: DeadLetter) -> tuple[str, bool]:
+    delivery = Lying()
+    effect = await replay.take(letter, delivery)  # type: ignore[arg-type]
+    return effect, delivery.is_acked
+
+
+async def test_copy_of_what_was_replayed_is_removed_and_what_died_of_its_replay_is_not() -> None:
+    publisher = Confirming()
+    replay = replaying(publisher)
+    assert await take(replay, died(job(generation=1))) == ("done", True)
+    assert await take(replay, died(job(generation=1, attempt=4))) == ("double", True)
+    assert await take(replay, died(job(generation=0))) == ("double", True)
+    assert await take(replay, died(job(generation=2))) == ("kept", False)
+    assert len(publisher.published) == 1
+
+
+async def test_copies_beyond_the_limit_are_removed_and_others_are_not() -> None:
+    replay = replaying(Confirming(), limit=1)
+    assert await take(replay, died(job())) == ("done", True)
+    assert await take(replay, died(job(id="other"))) == ("kept", False)
+    assert await take(replay, died(job())) == ("double", True)
+
+
+async def test_nothing_is_removed_that_was_not_confirmed() -> None:
+    publisher = Confirming()
+    replay = replaying(publisher)
+    publisher.refuses = MessageTooLarge("too large")
+    assert await take(replay, died(job())) == ("refused", False)
+    assert replay.problem == "id-1: too large"
+    for error in PublishUnknown("no confirm"), BrokerUnreachable("away"), Unroutable("no topology"):
+        publisher.refuses = error
+        delivery = Lying()
+        with pytest.raises(type(error)):
+            await replay.take(died(job()), delivery)  # type: ignore[arg-type]
+        assert not delivery.is_acked
+    publisher.refuses = None
+    assert await take(replay, died(job())) == ("done", True)
+
+
+async def test_messages_without_an_id_are_never_taken_for_copies() -> None:
+    replay = replaying(Confirming())
+    letter = read({}, b"hello", routing_key="emails", queue="emails")
+    assert await take(replay, letter) == ("done", True)
+    assert await take(replay, letter) == ("done", True)
 
 
 # -- filter
