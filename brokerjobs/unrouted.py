@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.walk import walk
+from brokerjobs.delay import LEVELS
 from brokerjobs.errors import QueueInUse, UnknownQueue
 from brokerjobs.message import decode
 from brokerjobs.settings import Settings
@@ -30,13 +31,14 @@ async def sweep(settings: Settings, bindings: Iterable[Binding], publisher: Asyn
     Raises:
         BrokerUnreachable, ConnectionLost, PublishRefused, PublishUnknown: nothing is lost, sweep again later.
     """
-    queue, known = Names(settings.namespace).unrouted, list(bindings)
+    names, known = Names(settings.namespace), list(bindings)
     moved = 0
     try:
-        async with walk(settings, queue, "sweep of") as unrouted:
+        async with walk(settings, names.unrouted, "sweep of") as unrouted:
             async for delivery in unrouted.deliveries(MOST):
-                if _is_bound(known, delivery.exchange, delivery.routing_key):
-                    await publisher.publish(_again(delivery), timeout=settings.publish_timeout)
+                exchange = _last_exchange(names, delivery)
+                if _is_bound(known, exchange, delivery.routing_key):
+                    await publisher.publish(_again(delivery, exchange), timeout=settings.publish_timeout)
                     await delivery.ack()
                     moved += 1
     except (QueueInUse, UnknownQueue):  # somebody else sweeps, or nothing was ever unrouted
@@ -44,9 +46,15 @@ async def sweep(settings: Settings, bindings: Iterable[Binding], publisher: Asyn
     return moved
 
 
-def _again(delivery: Delivery) -> Publication:
+def _again(delivery: Delivery, exchange: str) -> Publication:
     message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
-    return Publication(delivery.exchange, delivery.routing_key, message.copy())
+    return Publication(exchange, delivery.routing_key, message.copy())
+
+
+def _last_exchange(names: Names, delivery: Delivery) -> str:
+    """The exchange that knew no queue: after a wait the broker tells the first on the way, not the last."""
+    waited = delivery.exchange in {names.after(level) for level in range(LEVELS)}
+    return names.due if waited else delivery.exchange
 
 
 def _is_bound(bindings: list[Binding], exchange: str, routing_key: str) -> bool:
