@@ -16,7 +16,7 @@ from brokerjobs import discovery, logs, settings
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
-from brokerjobs.errors import ConfigurationError
+from brokerjobs.cli.reload import GRACE, Reloader, child_command
 from brokerjobs.settings import Settings
 
 
@@ -60,9 +60,9 @@ def command(
     78 configuration, 130 ended at once.
     """
     chosen = settings.load(**given)
-    if reloading:
-        return _reload(chosen)
     logs.configure(chosen.log_level, chosen.log_format)
+    if reloading:
+        return Reloader(child_command(), Path.cwd(), chosen.drain_timeout + GRACE).run()
     return _run(lambda: _consume(queues, chosen, strict, burst, start_timeout))
 
 
@@ -131,29 +131,3 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
-
-
-def _reload(chosen: Settings) -> int:
-    """Run the same command without --reload as a child, again after each change."""
-    try:
-        import watchfiles
-    except ImportError:
-        raise ConfigurationError("--reload needs watchfiles: pip install 'brokerjobs[reload]'") from None
-    child = [sys.executable, "-m", "brokerjobs", *(word for word in sys.argv[1:] if word != "--reload")]
-    logs.configure(chosen.log_level, chosen.log_format)
-    logs.log.info("watching for changes", folder=str(Path.cwd()))
-    watchfiles.run_process(
-        Path.cwd(),
-        target=_quote(child),
-        target_type="command",
-        watch_filter=watchfiles.PythonFilter(),
-        sigint_timeout=int(chosen.drain_timeout) + 5,
-        callback=lambda changes: logs.log.info("reloading", changed=sorted(path for _, path in changes)[0]),
-    )
-    return DONE
-
-
-def _quote(command: list[str]) -> str:
-    import shlex
-
-    return shlex.join(command)
