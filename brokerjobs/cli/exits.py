@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
+from brokerjobs.errors import AccessRefused, BrokerJobsError, BrokerUnreachable, ConfigurationError
 from brokerjobs.node.errors import RabbitMQUnavailable
 
 DONE = 0
@@ -18,6 +18,6 @@ def exit_code(error: BrokerJobsError) -> int:
     match error:
         case BrokerUnreachable() | RabbitMQUnavailable():
             return UNREACHABLE
-        case ConfigurationError():
+        case ConfigurationError() | AccessRefused():
             return CONFIGURATION
     return FAILURE
