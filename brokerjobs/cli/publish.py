@@ -13,7 +13,7 @@ from brokerjobs import settings
 from brokerjobs.cli.completion import complete_job
 from brokerjobs.cli.options import namespace_option, url_option
 from brokerjobs.cli.output import json_option, print_json
-from brokerjobs.errors import ConfigurationError
+from brokerjobs.errors import InvalidArguments
 from brokerjobs.message import NORMAL_PRIORITY
 
 
@@ -54,16 +54,19 @@ def command(
     at = _time(given.pop("at"))
     body = _read(arguments)
     with Client(settings=settings.load(**given)) as client:
-        handle = client.send(
-            job,
-            body if raw else _object(body),
-            check_queue=not no_check,
-            priority=priority,
-            at=at,
-            id=job_id,
-            headers=headers,
-            **options,
-        )
+        try:
+            handle = client.send(
+                job,
+                body if raw else _object(body),
+                check_queue=not no_check,
+                priority=priority,
+                at=at,
+                id=job_id,
+                headers=headers,
+                **options,
+            )
+        except InvalidArguments as error:  # of the options and the name: nobody has been asked yet
+            raise click.UsageError(str(error)) from None
     if as_json:
         print_json({"id": handle.id, "job": handle.job})
     else:
@@ -107,7 +110,5 @@ def _time(text: str | None) -> datetime | None:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(
-            f"--at takes a time such as 2026-12-24T18:00:00+01:00, not {text!r}"
-        ) from None
+        raise click.UsageError(f"--at takes a time such as 2026-12-24T18:00:00+01:00, not {text!r}") from None
     return at if at.tzinfo else at.astimezone()
