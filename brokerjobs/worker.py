@@ -216,7 +216,7 @@ class Worker:
                 await session.consume(
                     self._names.queue(lane.queue),
                     lane.queue,
-                    lane.consumer.prefetch or self._settings.prefetch or self._settings.concurrency,
+                    self._prefetch(lane),
                     lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
                 )
         except BaseException:
@@ -228,6 +228,14 @@ class Worker:
         self._was_connected = True
         self._connected.set()
         return session
+
+    def _prefetch(self, lane: Lane) -> int:
+        """As many as run at once; in strict order twice as many, where other queues stand below.
+
+        Else a slot would fall free before the next delivery has come, and a lower queue would take it each time.
+        """
+        below = self._strict and lane is not self._lanes[-1]
+        return lane.consumer.prefetch or self._settings.prefetch or self._settings.concurrency * (1 + below)
 
     async def _leave(self, session: Session) -> None:
         if session.has_ended and not self._stopping.is_set():
