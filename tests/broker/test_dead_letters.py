@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from pydantic import SecretStr
 
 from brokerjobs import Consumer, Retry, current_job, topology
 from brokerjobs.amqp import declare
@@ -20,6 +21,7 @@ from brokerjobs.amqp.settlement import dead_letter
 from brokerjobs.client import Client
 from brokerjobs.dead_letters import DeadLetters, Filter, Progress, desk
 from brokerjobs.errors import (
+    AccessRefused,
     BrokerUnreachable,
     ConfigurationError,
     DelayTooLong,
@@ -37,6 +39,7 @@ from brokerjobs.topology import Names
 from brokerjobs.transport import Publication
 from tests import amqp
 from tests.conftest import StartWorker, management
+from tests.management import user
 from tests.waiting import eventually, eventually_async
 
 NAMES = Names()
@@ -444,8 +447,20 @@ async def test_lost_connection_says_that_the_rest_is_still_there(
     )
 
 
+async def test_user_who_may_not_is_told_what_is_refused(
+    dead: DeadLetters, settings: Settings, node: PrivateNode, vhost: str
+) -> None:
+    with user(node, vhost, "reader", read=".*") as url:
+        reader = DeadLetters(settings.model_copy(update={"url": SecretStr(url)}), "emails")
+        with pytest.raises(AccessRefused, match=r"user 'reader': .*'emails.dead.reader'"):
+            await reader.page()
+    with user(node, vhost, "reader", read=".*", configure=r"\.dead\.reader$") as url:
+        reader = DeadLetters(settings.model_copy(update={"url": SecretStr(url)}), "emails")
+        assert (await reader.page()).letters == ()
+
+
 async def test_unreachable_broker_is_said(settings: Settings) -> None:
-    away = settings.model_copy(update={"url": type(settings.url)("amqp://guest:secret@127.0.0.1:9/")})
+    away = settings.model_copy(update={"url": SecretStr("amqp://guest:secret@127.0.0.1:9/")})
     with pytest.raises(BrokerUnreachable, match=r"127.0.0.1:9") as caught:
         await DeadLetters(away, "emails").page()
     assert "secret" not in str(caught.value)
