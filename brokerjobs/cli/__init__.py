@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -51,6 +54,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line: errors are one line, exit codes are those of docs/cli.md."""
+    # What the AMQP clients log is said again, better, by our own errors; a worker sets up logs of its own.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         result: Any = cli(standalone_mode=False, prog_name="brokerjobs")
     except click.exceptions.Abort:
@@ -68,6 +73,13 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `brokerjobs queues | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # or Python tries once more to write what is left, at its end
+        fail(f"cannot write: {error.strerror}", 1)
     sys.exit(result if isinstance(result, int) else 0)
 
 
