@@ -1,0 +1,156 @@
+"""The command `brokerjobs` as a person at a shell has it: real processes in a folder with a consumers package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from tests.waiting import eventually
+
+COMMAND = (sys.executable, "-m", "brokerjobs")
+PATIENCE = 90.0  # seconds; a machine under load starts a process slowly
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out, self.err
+        return json.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The last line of standard error, which says what was wrong."""
+        return self.err.splitlines()[-1]
+
+
+class Running:
+    """A command that goes on until it is told to stop; what it says lies in files, so no pipe can fill up."""
+
+    def __init__(self, arguments: tuple[str, ...], folder: Path, env: Mapping[str, str], number: int) -> None:
+        self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # a process group of its own, as a shell gives to each command
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Its log lines so far, but not one that is being written."""
+        whole = self.err.rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.log if line["event"] == event]
+
+    def until(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Wait for a log line, and give it."""
+        eventually(
+            lambda: len(self.events(event)) >= times or self.process.poll() is not None,
+            timeout=PATIENCE,
+            what=f"{event!r} in the log",
+        )
+        assert len(self.events(event)) >= times, f"ended without saying {event!r}: {self.err}"
+        return self.events(event)[times - 1]
+
+    def signal(self, number: Signals) -> None:
+        self.process.send_signal(number)
+
+    def signal_group(self, number: Signals) -> None:
+        """What Ctrl-C does on a terminal: every process of the command gets it."""
+        os.killpg(self.pid, number)
+
+    def end(self) -> Result:
+        """Wait for its end."""
+        code = self.process.wait(timeout=PATIENCE)
+        return Result(code, self._out.read_text(), self.err)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, Signals.SIGKILL)
+        self.process.wait()
+
+
+class Shell:
+    """A folder to run commands in.
+
+    Args:
+        folder: holds `consumers/`, and is where commands run.
+        env: their environment.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.env = dict(env)
+        self._started: list[Running] = []
+        (folder / "consumers").mkdir()
+        (folder / "consumers" / "__init__.py").touch()
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file; gives its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def lines(self, name: str) -> list[str]:
+        """The lines of a file that jobs write; none before there is one."""
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def run(self, *arguments: str, stdin: str | bytes = b"", **env: str) -> Result:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env={**self.env, **env},
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *arguments: str, **env: str) -> Running:
+        """Start a command that goes on."""
+        running = Running(arguments, self.folder, {**self.env, **env}, len(self._started))
+        self._started.append(running)
+        return running
+
+    def consume(self, *arguments: str, **env: str) -> Running:
+        """Start a worker, and wait until it consumes."""
+        running = self.start("consume", *arguments, **env)
+        running.until("consuming")
+        return running
+
+    def close(self) -> None:
+        for running in self._started:
+            running.kill()
