@@ -75,6 +75,11 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
         def welcome() -> None: ...
 
 
+@pytest.mark.parametrize("prefetch", [1, 65_535])
+def test_prefetch_may_be_what_amqp_can_say(prefetch: int) -> None:
+    assert Consumer("mail", prefetch=prefetch).prefetch == prefetch
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

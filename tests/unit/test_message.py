@@ -232,6 +232,7 @@ def test_seconds_and_milliseconds_of_the_timestamp_are_told_apart() -> None:
 
     assert decode({"timestamp": now}, b"", routing_key="a.b").timestamp == now
     assert decode({"timestamp": now * 1000 + 7}, b"", routing_key="a.b").timestamp == now
+    assert decode({"timestamp": 2**32 - 1}, b"", routing_key="a.b").timestamp == 2**32 - 1
     assert decode({"timestamp": datetime.fromtimestamp(now, UTC)}, b"", routing_key="a.b").timestamp == now
 
 

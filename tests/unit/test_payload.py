@@ -98,6 +98,13 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+def mixed(depth: int) -> Any:
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
 def cycle() -> list[Any]:
     value: list[Any] = []
     value.append(value)
@@ -115,6 +122,7 @@ def cycle() -> list[Any]:
         (b"\xff", "utf-8"),
         (cycle(), "cannot be written as JSON"),
         (nested(400), "cannot be written as JSON"),
+        (mixed(230), "read again as JSON .recursion limit"),
         (nested(230), "read again as JSON .recursion limit"),
         pytest.param(10**5000, "read again as JSON .number out of range", id="5,000 digits"),
     ],

@@ -185,9 +185,7 @@ def test_each_argument_that_does_not_fit_is_named(
     with pytest.raises(ArgumentError) as caught:
         Signature(welcome).bind(args, kwargs)
 
-    assert str(caught.value).startswith(
-        "welcome(user_id: int, locale: str = 'en', *, loud: bool = False)"
-    )
+    assert str(caught.value).startswith("welcome(user_id: int, locale: str = 'en', *, loud: bool = False)")
     for complaint in complaints:
         assert complaint in str(caught.value)
 
@@ -241,6 +239,19 @@ def test_many_mistakes_make_no_endless_error() -> None:
         typed(list[int]).bind((), {"value": ["x"] * 100_000})
 
     assert len(str(caught.value)) < 2000
+
+
+def test_few_mistakes_are_all_named() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        typed(list[int]).bind((), {"value": ["x"] * 10})
+
+    assert "value.9: Input should be" in str(caught.value)
+    assert "more" not in str(caught.value)
+
+
+def test_tag_that_fits_no_alternative_is_told_from_those_that_do() -> None:
+    with pytest.raises(ArgumentError, match=r"value: Input tag is none of 'cat', 'dog'"):
+        typed(Annotated[Cat | Dog, Field(discriminator="kind")]).bind((), {"value": {"kind": SECRET}})
 
 
 def test_validator_that_breaks_is_an_argument_that_does_not_fit() -> None:
