@@ -50,12 +50,9 @@ def peek(url: str, queue: str) -> list[Found]:
     return found
 
 
-def publish(
-    url: str, routing_key: str, body: bytes, *, exchange: str = "jobs", **properties: Any
-) -> None:
+def publish(url: str, routing_key: str, body: bytes, *, exchange: str = "jobs", **properties: Any) -> None:
     """Publish as any AMQP client would, with no header of ours unless given."""
     with channel(url) as open_channel:
         open_channel.confirm_delivery()
-        open_channel.basic_publish(
-            exchange, routing_key, body, pika.BasicProperties(delivery_mode=2, **properties), mandatory=True
-        )
+        sent = pika.BasicProperties(delivery_mode=2, **properties)  # type: ignore[no-untyped-call]
+        open_channel.basic_publish(exchange, routing_key, body, sent, mandatory=True)

@@ -81,7 +81,7 @@ def vhost(node: PrivateNode) -> Iterator[str]:
 
 def management(node: PrivateNode, method: str, path: str, body: bytes | None = None) -> bytes:
     """One call of the management HTTP API."""
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         node.http_url.replace("guest:guest@", "") + path,
         data=body,
         method=method,
@@ -90,7 +90,7 @@ def management(node: PrivateNode, method: str, path: str, body: bytes | None = N
             "Content-Type": "application/json",
         },
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return bytes(answer.read())
 
 

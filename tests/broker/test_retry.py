@@ -91,7 +91,9 @@ async def test_error_that_is_never_retried_dies_at_once(
         await job.asend()
 
     await eventually_async(lambda: amqp.ready(url, "emails.dead") == 3)
-    reasons = {found.properties.type: found.headers["brokerjobs-reason"] for found in amqp.peek(url, "emails.dead")}
+    reasons = {
+        found.properties.type: found.headers["brokerjobs-reason"] for found in amqp.peek(url, "emails.dead")
+    }
     assert reasons == {"emails.refused": "failed", "emails.other": "failed", "emails.reject": "rejected"}
     assert sorted(ran) == [1, 2, 3]
 
@@ -159,7 +161,9 @@ async def test_unknown_job_waits_three_times_then_dies(
 
 
 @pytest.mark.parametrize("seconds", [0.125, 1.0, 1.625])
-async def test_delayed_job_never_runs_early(client: Client, start_worker: StartWorker, seconds: float) -> None:
+async def test_delayed_job_never_runs_early(
+    client: Client, start_worker: StartWorker, seconds: float
+) -> None:
     consumer = Consumer("emails")
     started: list[float] = []
 
