@@ -47,7 +47,9 @@ def test_run_validates_as_a_worker_does() -> None:
     @consumer.job()
     def count(number: int) -> None: ...
 
-    ran = run(Message(job="testing-c.count", routing_key="testing-c.count", body=b'{"number": "x"}'), consumer)
+    ran = run(
+        Message(job="testing-c.count", routing_key="testing-c.count", body=b'{"number": "x"}'), consumer
+    )
 
     assert isinstance(ran.outcome, DeadLettered)
     assert ran.outcome.reason == "arguments"
@@ -79,7 +81,9 @@ def test_drain_runs_retries_and_followers_to_their_end() -> None:
     def second() -> None:
         raise Reject("no more")
 
-    ended = [(ran.message.job, ran.message.attempt, type(ran.outcome).__name__) for ran in drain(first.message())]
+    ended = [
+        (ran.message.job, ran.message.attempt, type(ran.outcome).__name__) for ran in drain(first.message())
+    ]
 
     assert ended == [
         ("testing-e.first", 1, "Retried"),
