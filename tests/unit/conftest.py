@@ -12,8 +12,9 @@ import pytest
 from brokerjobs import transport
 
 # Two busy cores must not fail a property: pytest's own timeout bounds each test.
-hypothesis.settings.register_profile("unit", deadline=None, max_examples=100, print_blob=True)
-hypothesis.settings.load_profile("unit")
+hypothesis.settings.register_profile("unit", deadline=None, max_examples=60, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import commands, encode
 
@@ -270,7 +270,6 @@ HOSTILE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
 @given(HOSTILE, st.binary(max_size=20), AMQP_TEXT.filter(lambda key: len(key.encode()) <= 255))
 @example({"message_id": b"\xff" * 255, "type": b"\xff" * 255, "correlation_id": b"\xff" * 255}, b"", "a.b")
 @example({"headers": {PREFIX + "hop": 2**63 - 1, PREFIX + "attempt": 2**63 - 1}}, b"", "a.b")
