@@ -9,7 +9,7 @@ from collections.abc import Callable
 INTERVAL = 0.02  # seconds
 
 
-def eventually(condition: Callable[[], bool], timeout: float = 20.0, what: str = "") -> None:
+def eventually(condition: Callable[[], bool], timeout: float = 45.0, what: str = "") -> None:
     """Return when the condition holds; raise AssertionError when it does not within the timeout in seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -18,7 +18,7 @@ def eventually(condition: Callable[[], bool], timeout: float = 20.0, what: str =
         time.sleep(INTERVAL)  # noqa: TID251
 
 
-async def eventually_async(condition: Callable[[], bool], timeout: float = 20.0, what: str = "") -> None:
+async def eventually_async(condition: Callable[[], bool], timeout: float = 45.0, what: str = "") -> None:
     """`eventually`, on the event loop; the condition itself may block for a moment, in a thread."""
     deadline = time.monotonic() + timeout
     while not await asyncio.to_thread(condition):
