@@ -293,7 +293,7 @@ def test_ctrl_c_ends_a_replay_after_the_message_in_hand(shell: Shell, url: str) 
     buried = bury(url, 4)
     replay = shell.start("dead", "replay", "emails", "--all", "--rate", "0.01")
     eventually(lambda: amqp.ready(url, "emails") == 1)
-    replay.signal_group(signal.SIGINT)
+    replay.signal(signal.SIGINT)
     ended = replay.end()
     assert (ended.code, ended.out) == (
         130,
