@@ -26,6 +26,7 @@ from brokerjobs.message import Message, decode
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 
+LAST_GRACE = 1.0  # seconds for what is cancelled to end
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
 
 
@@ -50,6 +51,10 @@ class Run:
         self.delivery = delivery
         self.message = message
         self.settling: asyncio.Task[None] | None = None
+
+    @property
+    def is_unsettled(self) -> bool:
+        return not self.delivery.is_settled
 
 
 class Lane:
@@ -121,15 +126,29 @@ class Lane:
                 return
 
     async def drain(self, timeout: float) -> int:
-        """Let what runs finish; give back what does not within the timeout, and say how many those were."""
+        """Let what runs finish; give back what does not within the timeout, and say how many those were.
+
+        What runs is told to end, and a moment later what is still being settled: a copy that is not confirmed by
+        then may be so never.
+        """
+        await self._wait_for_runs(timeout)
+        running = {task for task, run in self._runs.items() if run is None or run.settling is None}
+        for task in running:
+            task.cancel()
+        await self._wait_for_runs(self._settlement.timeout)
+        held = {
+            task
+            for task, run in self._runs.items()
+            if task not in running and run is not None and run.is_unsettled
+        }
+        for task in self._runs:
+            task.cancel()
+        await self._wait_for_runs(LAST_GRACE)
+        return len(running | held)
+
+    async def _wait_for_runs(self, timeout: float) -> None:
         if self._runs:
             await asyncio.wait(self._runs, timeout=timeout)
-        unfinished = [task for task, run in self._runs.items() if run is None or run.settling is None]
-        for task in unfinished:
-            task.cancel()
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=self._settlement.timeout)
-        return len(unfinished)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._runs[task]
@@ -144,14 +163,19 @@ class Lane:
             message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
         except Exception as error:
             message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
-            outcome: Outcome = DeadLettered(reason="undecodable", failure=Failure.of(error))
-            await self._settle(Run(delivery, message), outcome)
-            return
+            run = self._begin(delivery, message)
+            self._settle_now(run, DeadLettered(reason="undecodable", failure=Failure.of(error)))
+            assert run.settling is not None
+            await run.settling
+        else:
+            await self._execute(self._begin(delivery, message))
+
+    def _begin(self, delivery: Delivery, message: Message) -> Run:
         run = Run(delivery, message)
         task = asyncio.current_task()
-        if task is not None:
-            self._runs[task] = run
-        await self._execute(run)
+        assert task is not None
+        self._runs[task] = run
+        return run
 
     async def _execute(self, run: Run) -> None:
         message, job = run.message, self._label(run.message)

@@ -40,6 +40,7 @@ from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 
 START_TIMEOUT = 30.0  # seconds
+GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,16 +285,22 @@ class Worker:
     async def _drain(self, session: Session | None) -> Ending:
         running = sum(lane.running for lane in self._lanes)
         log.info("draining", running=running, timeout=self._settings.drain_timeout)
-        if session is not None:
-            for lane in self._lanes:
-                await session.cancel(lane.queue)
-                await lane.return_inbox()
+        giving_back = asyncio.gather(*(self._give_back(session, lane) for lane in self._lanes))
         returned = await asyncio.gather(*(lane.drain(self._settings.drain_timeout) for lane in self._lanes))
+        with suppress(TimeoutError):  # closing the connection gives back as well
+            async with asyncio.timeout(GIVE_BACK_TIMEOUT):
+                await giving_back
         if session is not None:
             await self._leave(session)
         ending = Ending(returned=sum(returned))
         log.info("stopped", returned=ending.returned)
         return ending
+
+    async def _give_back(self, session: Session | None, lane: Lane) -> None:
+        """Let nothing more come, and return what has not started."""
+        if session is not None:
+            await session.cancel(lane.queue)
+            await lane.return_inbox()
 
 
 def _say_unreachable(state: RetryCallState) -> None:
