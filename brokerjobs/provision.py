@@ -51,9 +51,10 @@ async def ensure(connection: Connection, consumers: Sequence[Consumer], settings
                 log.warning("queue kept as it is", difference=difference)
         case "check":
             if found := await missing(connection, consumers, settings):
-                names_of_missing = ", ".join(part.name for part in found)
+                first, more = ", ".join(part.name for part in found[:3]), len(found) - 3
                 raise TopologyMismatch(
-                    f"missing in RabbitMQ: {names_of_missing}; run `brokerjobs topology apply`"
+                    f"missing in RabbitMQ: {first}{f' and {more} more' if more > 0 else ''}; "
+                    "run `brokerjobs topology apply`"
                 )
 
 

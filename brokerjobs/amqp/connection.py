@@ -93,10 +93,16 @@ class Connection:
 
     @asynccontextmanager
     async def scratch_channel(self, *, confirms: bool = False) -> AsyncIterator[AbstractChannel]:
-        """A channel for one purpose; an error may close it without harm to others."""
+        """A channel for one purpose; an error may close it without harm to others.
+
+        Raises:
+            AccessRefused: the user may not do what was asked on it.
+        """
         channel = await self.channel(confirms=confirms)
         try:
             yield channel
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise explain_channel_error(error, self._settings) from None
         finally:
             if not channel.is_closed:
                 with suppress(*LOST, TimeoutError):
