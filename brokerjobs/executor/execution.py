@@ -266,6 +266,8 @@ async def _contained(run: Awaitable[Any]) -> Any:
         if task is not None and task.cancelling():
             raise
         raise RuntimeError("it was cancelled from inside") from None
+    except GeneratorExit:  # not the job's: the loop has ended under it
+        raise
     except BaseException as error:
         if isinstance(error, Exception):
             raise
