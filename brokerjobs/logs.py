@@ -47,9 +47,9 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
     root.setLevel(logging.WARNING if level in ("debug", "info") else level.upper())
     logging.getLogger("brokerjobs").setLevel(level.upper())
     logging.getLogger("consumers").setLevel(level.upper())
-    # The clients log whole frames, hence payloads, below warning; what they warn of, we say ourselves.
+    # The clients log whole frames, hence payloads; what goes wrong with them, we say ourselves.
     for name in ("aiormq", "aio_pika", "pika"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _renderers(console: bool) -> list[structlog.typing.Processor]:
