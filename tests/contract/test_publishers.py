@@ -988,6 +988,22 @@ def test_a_program_that_sends_and_ends_does_so_in_silence(url: str) -> None:
     assert senders(url) == ["one", "two"]
 
 
+def test_a_failure_is_raised_and_not_said_on_standard_error_too() -> None:
+    out = run_program(
+        "amqp://guest:s3cret@127.0.0.1:1/",
+        """
+from brokerjobs import BrokerUnreachable
+client = Client(publish_timeout=0.5)
+for send in client.send, lambda *args, **options: asyncio.run(client.asend(*args, **options)):
+    try:
+        send("emails.welcome", check_queue=False)
+    except BrokerUnreachable as error:
+        print(error)
+""",
+    )
+    assert out == 2 * "RabbitMQ at 127.0.0.1:1 cannot be reached: connection refused; is it running, and on this port?\n"
+
+
 def test_a_program_that_ends_while_a_daemon_thread_sends_does_not_hang(url: str) -> None:
     declare(url)
     run_program(
