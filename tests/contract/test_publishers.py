@@ -1001,7 +1001,11 @@ for send in client.send, lambda *args, **options: asyncio.run(client.asend(*args
         print(error)
 """,
     )
-    assert out == 2 * "RabbitMQ at 127.0.0.1:1 cannot be reached: connection refused; is it running, and on this port?\n"
+    assert (
+        out
+        == 2
+        * "RabbitMQ at 127.0.0.1:1 cannot be reached: connection refused; is it running, and on this port?\n"
+    )
 
 
 def test_a_program_that_ends_while_a_daemon_thread_sends_does_not_hang(url: str) -> None:
