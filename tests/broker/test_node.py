@@ -98,7 +98,7 @@ def test_a_start_leaves_no_error_in_the_log(node: PrivateNode) -> None:
     start, completed, _ = node.log.read_text().partition("completed with")
     assert completed
     assert "[error]" not in start
-    assert "unexpectedly closed" not in log  # as a probe of its port would leave
+    assert "unexpectedly closed" not in start  # as a probe of its port would leave
 
 
 def test_a_failing_rabbitmqctl_shows_what_it_said(node: PrivateNode) -> None:
