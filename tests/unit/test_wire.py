@@ -12,7 +12,8 @@ import pytest
 from pamqp import commands
 
 from brokerjobs import Message, Settings
-from brokerjobs.amqp.wire import from_pamqp, to_pamqp, to_pika, url_for_client
+from brokerjobs.amqp.wire import from_pamqp, to_pamqp, to_pika, url_for_client, why_unwritable
+from brokerjobs.transport import Publication
 
 MESSAGE = Message(
     job="emails.welcome",
@@ -109,3 +110,40 @@ def test_query_keeps_certificates_and_drops_what_would_change_the_clients() -> N
     )
 
     assert set(parse_qs(urlsplit(given).query)) == {"cacertfile", "certfile", "keyfile", "heartbeat"}
+
+
+# ---- what AMQP cannot carry
+
+
+def test_message_that_amqp_can_carry_has_nothing_against_it() -> None:
+    assert why_unwritable(Publication("jobs", "emails.welcome", MESSAGE)) is None
+    assert why_unwritable(Publication("jobs", "k" * 255, MESSAGE)) is None
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        Publication("jobs", "k" * 256, MESSAGE),
+        Publication("jobs", "é" * 128, MESSAGE),
+        Publication("jobs", "\ud800", MESSAGE),
+        Publication("jobs", "a.b", Message(job="j" * 256, routing_key="a.b")),
+        Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b", id="\ud800")),
+        Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b", headers={"a": "\ud800"})),
+        Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b", priority=256)),
+        Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b", timestamp=2**70)),
+    ],
+    ids=[
+        "long key",
+        "long key in bytes",
+        "odd key",
+        "long name",
+        "odd id",
+        "odd header",
+        "priority",
+        "timestamp",
+    ],
+)
+def test_message_that_amqp_cannot_carry_is_told_before_it_harms_a_connection(
+    publication: Publication,
+) -> None:
+    assert why_unwritable(publication)
