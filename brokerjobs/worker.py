@@ -10,6 +10,7 @@ after `start_timeout`.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 
 START_TIMEOUT = 30.0  # seconds
+# What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again, or
+# a message that the client library cannot read.
+SHORT_SESSION = 5.0
 GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
 
 
@@ -167,11 +171,13 @@ class Worker:
 
     async def _work(self) -> Ending:
         stopping = asyncio.create_task(self._stopping.wait())
+        clock, short_ones = asyncio.get_running_loop().time, 0
         try:
             while not stopping.done():
                 session = await self._open_session()
                 if session is None:
                     break
+                began = clock()
                 ended = asyncio.create_task(session.ended())
                 chores = asyncio.create_task(self._chores(session))
                 await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -183,6 +189,9 @@ class Worker:
                 if stopping.done():
                     return await self._drain(session)
                 await self._leave(session)
+                short_ones = short_ones + 1 if clock() - began < SHORT_SESSION else 0
+                if short_ones:
+                    await self._pause(min(30.0, 0.1 * 2**short_ones) * random.uniform(0.5, 1.0))
             return await self._drain(None)
         finally:
             stopping.cancel()

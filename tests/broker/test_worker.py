@@ -18,6 +18,7 @@ from brokerjobs import (
     current_job,
 )
 from brokerjobs import settings as settings_module
+from brokerjobs.amqp.session import Session
 from brokerjobs.client import Client
 from brokerjobs.node.private import PrivateNode
 from brokerjobs.settings import Settings
@@ -372,3 +373,24 @@ async def test_worker_that_never_finds_a_broker_gives_up_after_its_start_timeout
         await asyncio.wait_for(Worker([Consumer("emails")], nowhere, start_timeout=0.2).run(), 30)
 
     assert "secret" not in str(caught.value)
+
+
+async def test_message_that_ends_every_session_makes_no_hot_loop(
+    start_worker: StartWorker, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Consumer("emails")
+    consumer.job(name="welcome")(lambda: None)
+    opened: list[float] = []
+    open_session = Session.open
+
+    async def noted(settings: Settings, role: str) -> Session:
+        opened.append(asyncio.get_running_loop().time())
+        return await open_session(settings, role)
+
+    monkeypatch.setattr(Session, "open", noted)
+    await start_worker(consumer)
+    # A time that Python's clients cannot represent: aio-pika gives up the connection that brings it.
+    amqp.publish(url, "emails.welcome", b"{}", timestamp=10**15)
+
+    await eventually_async(lambda: len(opened) >= 6)
+    assert opened[5] - opened[1] >= 0.5 * (0.2 + 0.4 + 0.8)
