@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import logging
 import os
 import sys
 from typing import Any, NoReturn
@@ -54,8 +53,6 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line: errors are one line, exit codes are those of docs/cli.md."""
-    # What the AMQP clients log is said again, better, by our own errors; a worker sets up logs of its own.
-    logging.getLogger().addHandler(logging.NullHandler())
     try:
         result: Any = cli(standalone_mode=False, prog_name="brokerjobs")
     except click.exceptions.Abort:
