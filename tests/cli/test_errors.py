@@ -51,10 +51,13 @@ def test_help_of_every_verb_tells_how_to_use_it(offline: Shell, verb: tuple[str,
     done = offline.run(*verb, "--help")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"Usage: {' '.join(('brokerjobs', *verb))}")
-    assert offline.run(*verb, "-h") == done
 
 
-@pytest.mark.parametrize("verb", verbs(), ids=name_of)
+def test_help_has_a_short_form(offline: Shell) -> None:
+    assert offline.run("consume", "-h") == offline.run("consume", "--help")
+
+
+@pytest.mark.parametrize("verb", [(), ("consume",), ("topology", "check")], ids=name_of)
 def test_unknown_option_is_exit_code_2(offline: Shell, verb: tuple[str, ...]) -> None:
     done = offline.run(*verb, "--no-such-option")
     assert (done.code, done.out) == (2, "")
@@ -104,7 +107,8 @@ def test_json_of_every_verb_that_reads_is_one_value(online: Shell) -> None:
     "verb", [("dead", "list", "emails"), ("queues",), ("dead", "replay", "emails", "--all")], ids=name_of
 )
 def test_no_broker_is_exit_code_69_whatever_is_asked(offline: Shell, verb: tuple[str, ...]) -> None:
-    done = offline.run(*verb, BROKERJOBS_URL="amqp://jane:geheim@127.0.0.1:1/")
+    url = "amqp://jane:geheim@127.0.0.1:1/"
+    done = offline.run(*verb, BROKERJOBS_URL=url, BROKERJOBS_PUBLISH_TIMEOUT="500ms")
     assert (done.code, done.out) == (69, ""), done.err
     assert done.err.count("\n") == 1
     assert "127.0.0.1:1" in done.err

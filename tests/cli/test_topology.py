@@ -112,19 +112,18 @@ def test_check_says_what_is_missing_until_apply_has_declared_it(
     half = online.run("topology", "check", "--json")
     assert half.code == 78
     assert (half.json["complete"], sorted(half.json["missing"])) == (False, ["orders", "orders.dead"])
-    assert online.run("topology", "check", "emails").code == 0
 
-    for _ in range(2):  # twice is as good as once
-        applied = online.run("topology", "apply")
-        assert (applied.code, applied.err) == (0, "")
-        assert applied.out.startswith(f"the topology is in place at 127.0.0.1:{node.ports.amqp}")
-    after = online.run("topology", "check", "--json")
-    assert (after.code, after.json) == (0, {"complete": True, "missing": []})
-    assert online.run("topology", "check").out.startswith("all there at 127.0.0.1")
+    applied = online.run("topology", "apply")  # part of it is there by now
+    assert (applied.code, applied.err) == (0, "")
+    assert applied.out.startswith(f"the topology is in place at 127.0.0.1:{node.ports.amqp}")
+    after = online.run("topology", "check")
+    assert (after.code, after.err) == (0, "")
+    assert after.out.startswith(f"all there at 127.0.0.1:{node.ports.amqp}")
     amqp.publish(url, "users.created", b"{}")  # bound as well, which `check` cannot see
     assert amqp.ready(url, "emails") == 1
 
 
+@one_version
 def test_apply_keeps_a_queue_that_is_there_and_its_messages(online: Shell, url: str) -> None:
     prepare(online)
     with amqp.channel(url) as channel:
