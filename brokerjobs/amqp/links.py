@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from aiormq.abc import AbstractChannel
 
-from brokerjobs.amqp.connection import LOST, Connection
+from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection
 from brokerjobs.settings import Settings
 
 
@@ -66,7 +66,13 @@ class Links:
             # One task for all who wait: they go on in the order in which they came, or fail together.
             self._opening = asyncio.create_task(self._make_usable())
             self._opening.add_done_callback(self._opened)
-        return await asyncio.shield(self._opening)
+        try:
+            return await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise TryAgain("the client was closed") from None
+            raise
 
     async def _make_usable(self) -> Link:
         if self._guard is None:
@@ -131,6 +137,9 @@ class Links:
     async def close(self) -> None:
         """Close all for good, whatever is in flight."""
         self.closed.set()
+        if (opening := self._opening) is not None:
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=CLOSE_TIMEOUT)
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.aclose()

@@ -506,6 +506,49 @@ async def test_a_peer_that_accepts_and_says_nothing_is_left_by_the_deadline(
         assert time.monotonic() - began < 3
 
 
+async def test_close_ends_a_send_that_waits_for_a_silent_peer(
+    publishing: Callable[..., Publishing],
+) -> None:
+    accepted = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        sender = publishing(f"amqp://shop:s3cret@127.0.0.1:{port}/", publish_timeout=30.0)
+        sending = asyncio.create_task(sender.send("emails.welcome", check_queue=False))
+        await asyncio.wait_for(accepted.wait(), 20)
+        began = time.monotonic()
+        await sender.client.aclose()
+        with pytest.raises(BrokerUnreachable, match="closed"):
+            await sending
+        assert time.monotonic() - began < 8
+
+
+async def test_a_send_from_a_signal_handler_may_interrupt_a_send(url: str) -> None:
+    declare(url)
+    sent = await asyncio.to_thread(
+        run_program,
+        url,
+        """
+import signal
+sent = []
+signal.signal(signal.SIGALRM, lambda *_: sent.append(welcome.send("handler").id))
+welcome.send("main")
+for n in range(40):
+    signal.setitimer(signal.ITIMER_REAL, 0.0001 + n / 40_000)  # somewhere within the send
+    sent.append(welcome.send("main").id)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(sent) + 1)
+""",
+    )
+    assert amqp.ready(url, "emails") == int(sent)
+
+
 async def test_what_does_not_speak_amqp_is_said_to(
     publishing: Callable[..., Publishing], node: PrivateNode
 ) -> None:
