@@ -38,7 +38,7 @@ class BlockingPublisher:
     def __init__(self, settings: Settings, on_published: OnPublished = lambda _: None) -> None:
         self._settings = settings
         self._on_published = on_published
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._owner: Owner | None = None
         _publishers.add(self)
 
@@ -95,7 +95,7 @@ class BlockingPublisher:
 
     def forget(self) -> None:
         """In the child of a fork: the thread is not here, and the connection is the parent's."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._owner = None
 
     def _hand_over(self, sending: Sending) -> None:

@@ -35,7 +35,7 @@ class Owner(threading.Thread):
         super().__init__(name="brokerjobs-publisher", daemon=True)
         self._settings = settings
         self._loop = IOLoop()
-        self._handing_over = threading.RLock()  # a signal handler that sends may interrupt a send
+        self._handing_over = threading.Lock()
         self._has_ended = False
         self._wake_pending = False
         self._waiting: deque[Sending] = deque()

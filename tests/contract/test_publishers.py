@@ -529,26 +529,6 @@ async def test_close_ends_a_send_that_waits_for_a_silent_peer(
         assert time.monotonic() - began < 8
 
 
-async def test_a_send_from_a_signal_handler_may_interrupt_a_send(url: str) -> None:
-    declare(url)
-    sent = await asyncio.to_thread(
-        run_program,
-        url,
-        """
-import signal
-sent = []
-signal.signal(signal.SIGALRM, lambda *_: sent.append(welcome.send("handler").id))
-welcome.send("main")
-for n in range(40):
-    signal.setitimer(signal.ITIMER_REAL, 0.0001 + n / 40_000)  # somewhere within the send
-    sent.append(welcome.send("main").id)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-print(len(sent) + 1)
-""",
-    )
-    assert amqp.ready(url, "emails") == int(sent)
-
-
 async def test_what_does_not_speak_amqp_is_said_to(
     publishing: Callable[..., Publishing], node: PrivateNode
 ) -> None:
