@@ -173,7 +173,7 @@ def test_it_stays_and_works_until_it_is_told_to_end(
     demo = start(at_url)
     said = demo.read_until("Ctrl-C ends the demo")
     assert any("agree (" in line for line in said)
-    assert any("BROKERJOBS_NAMESPACE=demo" in line for line in said)
+    assert any("BROKERJOBS_NAMESPACE=brokerjobs-demo" in line for line in said)
     assert not any(at_url["BROKERJOBS_URL"] in line for line in said)  # it may hold a password
 
     second = run(at_url, "--exit")
