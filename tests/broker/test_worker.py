@@ -226,7 +226,9 @@ async def test_check_mode_names_what_is_missing_and_declares_nothing(
     consumer = Consumer("emails")
     checking = settings.model_copy(update={"topology": "check"})
 
-    with pytest.raises(TopologyMismatch, match=r"missing in RabbitMQ: jobs\.unrouted.*brokerjobs topology apply"):
+    with pytest.raises(
+        TopologyMismatch, match=r"missing in RabbitMQ: jobs\.unrouted.*brokerjobs topology apply"
+    ):
         await start_worker(consumer, settings=checking)
     with pytest.raises(TopologyMismatch, match="there is no queue 'emails'"):
         await start_worker(consumer, settings=settings.model_copy(update={"topology": "none"}))
