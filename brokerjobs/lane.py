@@ -85,6 +85,7 @@ class Lane:
         self._slots = slots
         self._metrics = metrics
         self._freed = freed
+        self.changes = 0  # counts what came and what ended
         self._inbox: deque[tuple[float, Delivery]] = deque()
         self._runs: dict[asyncio.Task[None], Run | None] = {}
 
@@ -96,8 +97,22 @@ class Lane:
     def running(self) -> int:
         return len(self._runs)
 
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._inbox)
+
+    @property
+    def has_free_slot(self) -> bool:
+        return self._slots.free
+
+    @property
+    def held(self) -> int:
+        """Deliveries that are not settled yet."""
+        return len(self._inbox) + len(self._runs)
+
     def take(self, delivery: Delivery) -> None:
         """Take a delivery in; it starts when `start_next` finds a slot."""
+        self.changes += 1
         self._inbox.append((time.monotonic(), delivery))
 
     def start_next(self) -> bool:
@@ -151,6 +166,7 @@ class Lane:
             await asyncio.wait(self._runs, timeout=timeout)
 
     def _done(self, task: asyncio.Task[None]) -> None:
+        self.changes += 1
         del self._runs[task]
         self._slots.used -= 1
         if not task.cancelled() and (error := task.exception()) is not None:

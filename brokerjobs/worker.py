@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
 from brokerjobs.settings import Settings
+from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
 
 START_TIMEOUT = 30.0  # seconds
@@ -92,6 +93,7 @@ class Worker:
         self._connected = asyncio.Event()
         self._was_connected = False
         self._lanes: list[Lane] = []
+        self._order: StrictOrder | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -222,6 +224,8 @@ class Worker:
         session = await Session.open(self._settings, f"worker of {self._title}")
         try:
             await provision.ensure(session.connection, self._consumers, self._settings)
+            if self._strict:
+                self._order = self._order_of(session)
             for lane in self._lanes:
                 await session.consume(
                     self._names.queue(lane.queue),
@@ -239,17 +243,21 @@ class Worker:
         self._connected.set()
         return session
 
-    def _prefetch(self, lane: Lane) -> int:
-        """As many as run at once; in strict order twice as many, where other queues stand below.
+    def _order_of(self, session: Session) -> StrictOrder:
+        def ready(lane: Lane) -> Awaitable[int]:
+            return session.ready(lane.queue, self._names.queue(lane.queue))
 
-        Else a slot would fall free before the next delivery has come, and a lower queue would take it each time.
-        """
-        below = self._strict and lane is not self._lanes[-1]
-        return lane.consumer.prefetch or self._settings.prefetch or self._settings.concurrency * (1 + below)
+        return StrictOrder(self._lanes, self._prefetch, ready, self._pump)
+
+    def _prefetch(self, lane: Lane) -> int:
+        """As many as run at once: what waits in the inbox could not be overtaken by a higher priority."""
+        return lane.consumer.prefetch or self._settings.prefetch or self._settings.concurrency
 
     async def _leave(self, session: Session) -> None:
         if session.has_ended and not self._stopping.is_set():
             log.warning("session ended", reason=session.reason, hint="running jobs go on; connecting again")
+        if self._order is not None:
+            self._order.close()
         self._connected.clear()
         self._metrics.connected.labels("consumer").set(0)
         await session.close()
@@ -269,8 +277,11 @@ class Worker:
         self._pump()
 
     def _pump(self) -> None:
-        """Start what can start, the first lanes first."""
+        """Start what can start."""
         if self._stopping.is_set():
+            return
+        if self._order is not None:
+            self._order.start()
             return
         for lane in self._lanes:
             while lane.start_next():

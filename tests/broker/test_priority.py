@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from brokerjobs import Client, Consumer, Retry, Settings, current_job
+from brokerjobs import Client, Consumer, Message, Retry, Settings, current_job, provision
+from brokerjobs.amqp.connection import Connection
 from brokerjobs.node.private import PrivateNode
 from tests import amqp
 from tests.conftest import StartWorker
@@ -20,6 +21,13 @@ PRIORITIES = [3, 9, 0, 5, 9, 1, 4, 0, 8, 5]
 @pytest.fixture
 def one_at_a_time(settings: Settings) -> Settings:
     return settings.model_copy(update={"concurrency": 1})
+
+
+async def declare(consumers: list[Consumer], settings: Settings) -> None:
+    """As `brokerjobs topology apply` does: the queues are there before any worker."""
+    connection = await Connection.open(settings, "test")
+    await provision.ensure(connection, consumers, settings)
+    await connection.close()
 
 
 class Gate:
@@ -125,20 +133,35 @@ async def test_strict_order_between_queues(
     @critical.job()
     async def urgent(n: int) -> None:
         ran.append(f"critical {n}")
-        if n == 1:  # a job takes longer than the next delivery needs to come
-            await lies_ready(url, 0, "critical")
 
     await start_worker(critical, low, settings=one_at_a_time, strict=True)
     await client.asend_many(slow.message(n) for n in range(3))
     await asyncio.wait_for(gate.entered.wait(), 10)
     await client.asend_many(urgent.message(n) for n in range(3))
-    # The slot that both share is taken; two critical deliveries wait in the worker, the rest in the queues.
-    await lies_ready(url, 1, "critical")
+    # The slot that both share is taken; one critical delivery waits in the worker, the rest in the queues.
+    await lies_ready(url, 2, "critical")
     await lies_ready(url, 2, "low")
     gate.opened.set()
 
     await eventually_async(lambda: len(ran) == 6)
     assert ran == ["low 0", "critical 0", "critical 1", "critical 2", "low 1", "low 2"]
+
+
+async def test_no_lower_job_slips_between_short_jobs_of_a_higher_queue(
+    client: Client, start_worker: StartWorker, one_at_a_time: Settings
+) -> None:
+    critical, middle, low, ran = Consumer("critical"), Consumer("middle"), Consumer("low"), list[str]()
+    queues = [critical, middle, low]
+    for consumer in queues:
+        consumer.job(name="job")(lambda queue=consumer.queue: ran.append(queue))
+    await declare(queues, one_at_a_time)
+    for name in "low.job", "middle.job", "critical.job":
+        await client.asend_many([Message(job=name, routing_key=name) for _ in range(25)])
+
+    await start_worker(*queues, settings=one_at_a_time, strict=True)
+
+    await eventually_async(lambda: len(ran) == 75)
+    assert ran == ["critical"] * 25 + ["middle"] * 25 + ["low"] * 25
 
 
 @pytest.mark.parametrize("strict", [False, True])
