@@ -35,6 +35,13 @@ STRIDE = 7
 # Looking at a message counts as a delivery. Never -1: 3.10 then drops it at its first redelivery.
 NO_DELIVERY_LIMIT = 1_000_000
 
+# A queue `dead` in the namespace `shop` would be the dead letter queue of a queue `shop` without one.
+RESERVED = {
+    "jobs": "the exchange of that name",
+    "dead": "dead letter queues, such as emails.dead",
+    "reader": "whoever looks through a queue, as emails.dead.reader",
+}
+
 _WORD = re.compile(r"[a-z0-9_-]{1,80}")
 _PATTERN = re.compile(r"(?:[^.*#\s]+|\*|#)(?:\.(?:[^.*#\s]+|\*|#))*")
 
@@ -149,14 +156,14 @@ def check_word(name: str, what: str) -> str:
     """The name, if it may stand in exchanges, queues and routing keys.
 
     Raises:
-        ConfigurationError: unless it is one word of a-z, 0-9, _ and -, of at most 80, and not `jobs`.
+        ConfigurationError: unless it is one word of a-z, 0-9, _ and -, of at most 80, and not reserved.
     """
     if not _WORD.fullmatch(name):
         raise ConfigurationError(
             f"{what} {name!r} must be one word of a-z, 0-9, '_' and '-', at most 80 characters"
         )
-    if name == "jobs":
-        raise ConfigurationError(f"{what} 'jobs' is reserved for the exchange of that name")
+    if name in RESERVED:
+        raise ConfigurationError(f"{what} {name!r} is reserved for {RESERVED[name]}")
     return name
 
 

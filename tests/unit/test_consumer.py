@@ -86,6 +86,8 @@ def test_prefetch_may_be_what_amqp_can_say(prefetch: int) -> None:
         ({"queue": "Emails"}, "queue 'Emails' must be one word"),
         ({"queue": "mail.new"}, "must be one word"),
         ({"queue": "jobs"}, "reserved"),
+        ({"queue": "dead"}, "reserved for dead letter queues"),
+        ({"queue": "reader"}, "reserved"),
         ({"queue": ""}, "must be one word"),
         ({"bind": "orders.#"}, r"bind must be a list of patterns: \['orders.#'\]"),
         ({"bind": ["a..b"]}, "binding pattern 'a..b'"),
