@@ -114,7 +114,7 @@ class Retry:
             elapsed: seconds since the first attempt began.
             rng: gives a number from 0 to below 1.
         """
-        state = _State.of(attempt, error, elapsed) if self._uses_tenacity else None
+        state = self._state(attempt, error, elapsed)
         if not self._wanted(error, state):
             return None
         pause = self._pause(attempt, rng, state)
@@ -122,9 +122,13 @@ class Retry:
             state.upcoming_sleep = pause  # what `stop_before_delay` looks at
         return None if self._spent(attempt, state) else pause
 
-    @property
-    def _uses_tenacity(self) -> bool:
-        return not (self._wait is self._stop is self._retry is None)
+    def retries(self, attempt: int, error: BaseException, *, elapsed: float = 0.0) -> bool:
+        """Whether errors of this kind are retried at all, however many attempts are left."""
+        return self._wanted(error, self._state(attempt, error, elapsed))
+
+    def _state(self, attempt: int, error: BaseException, elapsed: float) -> tenacity.RetryCallState | None:
+        uses_tenacity = not (self._wait is self._stop is self._retry is None)
+        return _State.of(attempt, error, elapsed) if uses_tenacity else None
 
     def _wanted(self, error: BaseException, state: tenacity.RetryCallState | None) -> bool:
         if isinstance(error, self._never_on):

@@ -204,15 +204,15 @@ class Executor:
             case RetryLater():
                 return _later(error, began_ms)
         message, retry = context.message, job.retry
-        first = message.first_at / 1000 or began
+        elapsed = max(0.0, time.time() - (message.first_at / 1000 or began))
         try:
-            delay = retry.after(message.attempt, error, elapsed=max(0.0, time.time() - first))
+            delay = retry.after(message.attempt, error, elapsed=elapsed)
+            spent = delay is None and retry.retries(message.attempt, error, elapsed=elapsed)
         except Exception as broken:  # a strategy of the user's own: the default policy stands in for it
             log.error("retry policy failed", job=job.name, id=context.id, error=str(Failure.of(broken)))
             retry = Retry(retry.max_attempts)
-            delay = retry.after(message.attempt, error)
+            delay, spent = retry.after(message.attempt, error), True
         if delay is None:
-            spent = retry.max_attempts is not None and message.attempt >= retry.max_attempts
             return DeadLettered(reason="exhausted" if spent else "failed", failure=Failure.of(error))
         return Retried(delay=delay, reason="failed", failure=Failure.of(error), began=began_ms)
 
