@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
-from brokerjobs.message import Message
-from brokerjobs.transport import JobHandle, Publication
-
-
-class Keeper:
-    """A sender that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def send_message(self, message: Message) -> JobHandle:
-        self.messages.append(message)
-        return JobHandle(message.id, message.job)
-
-    async def asend_message(self, message: Message) -> JobHandle:
-        return self.send_message(message)
-
-    def send_many(self, messages: Iterable[Message]) -> list[JobHandle]:
-        return [self.send_message(message) for message in messages]
-
-    async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
-        return self.send_many(messages)
+from brokerjobs.transport import Publication
 
 
 class FakePublisher:

@@ -20,8 +20,8 @@ from brokerjobs.errors import (
 )
 from brokerjobs.job import Job, check_size
 from brokerjobs.message import Message
+from brokerjobs.testing import Recorder
 from brokerjobs.transport import use_sender
-from tests.unit.doubles import Keeper
 
 consumer = Consumer("mail")
 
@@ -43,11 +43,11 @@ def archive(body: bytes) -> int:
 
 
 @pytest.fixture
-def keeper() -> Keeper:
+def recorder() -> Recorder:
     """What `send` sends with."""
-    keeper = Keeper()
-    use_sender(keeper)
-    return keeper
+    recorder = Recorder()
+    use_sender(recorder)
+    return recorder
 
 
 # ---- still a function
@@ -108,11 +108,11 @@ def test_each_message_has_an_id_of_its_own() -> None:
     assert welcome.message(7).id != welcome.message(7).id
 
 
-def test_wrong_arguments_are_refused_before_anything_is_sent(keeper: Keeper) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_sent(recorder: Recorder) -> None:
     with pytest.raises(InvalidArguments, match="user_id: Input should be a valid integer"):
         welcome.send("seven")  # type: ignore[arg-type]
 
-    assert keeper.messages == []
+    assert recorder.sent == []
 
 
 def test_arguments_that_json_cannot_carry_are_refused() -> None:
@@ -234,39 +234,39 @@ def test_unknown_option_is_refused_by_name() -> None:
 # ---- sending
 
 
-def test_send_gives_the_handle_of_what_was_sent(keeper: Keeper) -> None:
+def test_send_gives_the_handle_of_what_was_sent(recorder: Recorder) -> None:
     handle = welcome.send(7)
 
-    [message] = keeper.messages
+    [message] = recorder.sent
     assert (handle.id, handle.job) == (message.id, "mail.welcome")
 
 
-def test_send_with_options_sends_with_them(keeper: Keeper) -> None:
+def test_send_with_options_sends_with_them(recorder: Recorder) -> None:
     handle = welcome.options(priority=9, id="order-7").send(7)
 
-    [message] = keeper.messages
+    [message] = recorder.sent
     assert (handle.id, message.priority) == ("order-7", 9)
 
 
-async def test_asend_sends_on_a_running_loop(keeper: Keeper) -> None:
+async def test_asend_sends_on_a_running_loop(recorder: Recorder) -> None:
     await welcome.asend(7)
     await welcome.options(id="order-7").asend(7)
 
-    assert [message.job for message in keeper.messages] == ["mail.welcome"] * 2
-    assert keeper.messages[1].id == "order-7"
+    assert [message.job for message in recorder.sent] == ["mail.welcome"] * 2
+    assert recorder.sent[1].id == "order-7"
 
 
-def test_send_many_sends_in_order(keeper: Keeper) -> None:
+def test_send_many_sends_in_order(recorder: Recorder) -> None:
     handles = send_many(welcome.message(n) for n in range(5))
 
-    assert [json.loads(message.body)["user_id"] for message in keeper.messages] == [0, 1, 2, 3, 4]
-    assert [handle.id for handle in handles] == [message.id for message in keeper.messages]
+    assert [json.loads(message.body)["user_id"] for message in recorder.sent] == [0, 1, 2, 3, 4]
+    assert [handle.id for handle in handles] == [message.id for message in recorder.sent]
 
 
-async def test_asend_many_sends_in_order(keeper: Keeper) -> None:
+async def test_asend_many_sends_in_order(recorder: Recorder) -> None:
     await asend_many(welcome.message(n) for n in range(5))
 
-    assert [json.loads(message.body)["user_id"] for message in keeper.messages] == [0, 1, 2, 3, 4]
+    assert [json.loads(message.body)["user_id"] for message in recorder.sent] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -278,18 +278,18 @@ async def test_asend_many_sends_in_order(keeper: Keeper) -> None:
     ],
 )
 async def test_blocking_send_on_a_running_loop_says_what_to_use(
-    keeper: Keeper, send: Callable[[], object], instead: str
+    recorder: Recorder, send: Callable[[], object], instead: str
 ) -> None:
     with pytest.raises(WrongLoop, match=instead):
         send()
 
-    assert keeper.messages == []
+    assert recorder.sent == []
 
 
-async def test_blocking_send_in_a_thread_beside_a_loop_is_fine(keeper: Keeper) -> None:
+async def test_blocking_send_in_a_thread_beside_a_loop_is_fine(recorder: Recorder) -> None:
     await asyncio.to_thread(welcome.send, 7)
 
-    assert len(keeper.messages) == 1
+    assert len(recorder.sent) == 1
 
 
 # ---- what cannot be a job

@@ -4,20 +4,20 @@ import threading
 
 from brokerjobs import transport
 from brokerjobs.client import Client
+from brokerjobs.testing import Recorder
 from brokerjobs.transport import sender, use_sender
-from tests.unit.doubles import Keeper
 
 
 def test_sender_is_the_one_given() -> None:
-    keeper = Keeper()
+    recorder = Recorder()
 
-    use_sender(keeper)
+    use_sender(recorder)
 
-    assert sender() is keeper
+    assert sender() is recorder
 
 
 def test_sender_given_back_is_the_one_before() -> None:
-    first, second = Keeper(), Keeper()
+    first, second = Recorder(), Recorder()
 
     assert use_sender(first) is None
     assert use_sender(second) is first
