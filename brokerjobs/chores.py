@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from brokerjobs.amqp import declare
-from brokerjobs.amqp.connection import LOST
+from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.session import Session
 from brokerjobs.errors import BrokerJobsError
 from brokerjobs.lane import STALE, Lane
@@ -18,6 +19,11 @@ from brokerjobs.transport import AsyncPublisher
 from brokerjobs.unrouted import sweep
 
 IDLE_CHECK = 0.2  # seconds between looks at the queues in burst mode
+WATCH_INTERVAL = 15.0  # seconds between looks whether what waits is delivered
+STRIKES = 2  # such looks in a row without any delivery end the session
+LAG_CHECK = 1.0  # seconds
+STALLED = "messages wait, and RabbitMQ delivers none"
+LAG = 1.0  # seconds that the event loop may be late
 
 
 class Chores:
@@ -61,12 +67,54 @@ class Chores:
         """Stop the worker once all its queues are empty and nothing runs."""
 
         async def once() -> None:
-            ready = [await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in self._lanes]
+            lanes = [lane for lane in self._lanes if not lane.is_paused]
+            ready = [await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in lanes]
             if not any(ready) and all(lane.is_idle for lane in self._lanes):
                 log.info("all queues are empty")
                 stop()
 
         await self._every(IDLE_CHECK, once)
+
+    async def follow_pauses(self, session: Session, lane: Lane) -> None:
+        """Consume the queue while nobody has paused it."""
+        with suppress(ConnectionLost):
+            while True:
+                lane.pauses_changed.clear()
+                if lane.is_paused and session.consumes(lane.queue):
+                    await session.cancel(lane.queue)
+                    await lane.return_inbox()
+                elif not lane.is_paused and not session.consumes(lane.queue):
+                    await session.renew(lane.queue)
+                await lane.pauses_changed.wait()
+
+    async def watch(self, session: Session) -> None:
+        """End a session that is connected and gets nothing, though messages wait and nothing is held."""
+        strikes: Counter[Lane] = Counter()
+        seen: dict[Lane, int] = {}
+
+        async def once() -> None:
+            for lane in self._lanes:
+                waiting = 0
+                if not lane.is_paused and not lane.held and seen.get(lane) == lane.changes:
+                    waiting = await session.ready(lane.queue, self._names.queue(lane.queue))
+                is_idle = waiting > 0 and not lane.held and seen.get(lane) == lane.changes
+                strikes[lane] = strikes[lane] + 1 if is_idle else 0
+                seen[lane] = lane.changes
+                if strikes[lane] >= STRIKES:
+                    log.error("not consuming", queue=lane.queue, ready=waiting)
+                    session.end(STALLED)
+
+        await self._every(WATCH_INTERVAL, once)
+
+    async def mind_the_loop(self) -> None:
+        """Say when a job has held up the event loop, and with it heartbeats and all other jobs."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            before = clock()
+            await asyncio.sleep(LAG_CHECK)  # noqa: TID251  (it is the sleep that is measured)
+            if (late := clock() - before - LAG_CHECK) > LAG:
+                log.warning("event loop blocked", seconds=round(late, 1),
+                            hint="an async job computes or waits without await: make it a plain def")  # fmt: skip
 
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         """Do it now and again; a broker that does not answer now will be asked again."""

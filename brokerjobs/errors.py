@@ -14,6 +14,7 @@
     │   └── BrokerUnreachable       no connection within the deadline
     ├── PublishUnknown              may be queued: a resend with the same id is safe
     ├── UndecodableMessage          a delivery that no job can take (worker side)
+    ├── NotConsuming                a worker is connected, messages wait, and it gets none
     ├── QueueInUse                  somebody else goes through a queue that is for one at a time
     ├── UnknownDeadLetter           no dead letter has this id, or several have
     ├── WrongLoop                   a blocking call on a running event loop
@@ -92,6 +93,10 @@ class UndecodableMessage(BrokerJobsError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class NotConsuming(BrokerJobsError):
+    """A worker is connected and messages wait, but RabbitMQ gives it none."""
 
 
 class QueueInUse(BrokerJobsError):

@@ -2,7 +2,8 @@
 
 Deliveries are only taken into the inbox by the session; jobs run in tasks of ours, which outlive the session that
 brought them. When a session ends, its unstarted deliveries are dropped (the broker gives them back), and a run
-without a live delivery settles nothing and publishes nothing: the broker delivers the message again.
+without a live delivery settles nothing and publishes nothing: the broker delivers the message again, and then it is
+adopted while it still runs, or absorbed when it has ended (`runs.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -25,8 +27,11 @@ from brokerjobs.logs import log
 from brokerjobs.message import Message, decode
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
+from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 
 LAST_GRACE = 1.0  # seconds for what is cancelled to end
+UNCONFIRMED = "publisher"  # who pauses a queue while its copies are not confirmed
+TRIES_BEFORE_PAUSE = 3
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
 
 
@@ -40,21 +45,6 @@ class Slots:
     @property
     def free(self) -> bool:
         return self.used < self.limit
-
-
-class Run:
-    """One message being worked on."""
-
-    __slots__ = ("delivery", "message", "settling")
-
-    def __init__(self, delivery: Delivery, message: Message) -> None:
-        self.delivery = delivery
-        self.message = message
-        self.settling: asyncio.Task[None] | None = None
-
-    @property
-    def is_unsettled(self) -> bool:
-        return not self.delivery.is_settled
 
 
 class Lane:
@@ -87,15 +77,19 @@ class Lane:
         self._freed = freed
         self.changes = 0  # counts what came and what ended
         self._inbox: deque[tuple[float, Delivery]] = deque()
-        self._runs: dict[asyncio.Task[None], Run | None] = {}
+        self._tasks: dict[asyncio.Task[None], Run | None] = {}
+        self._runs = Runs()
+        self._unconfirmed: set[Run] = set()
+        self._pauses: dict[str, str] = {}
+        self.pauses_changed = asyncio.Event()
 
     @property
     def is_idle(self) -> bool:
-        return not self._inbox and not self._runs
+        return not self._inbox and not self._tasks
 
     @property
     def running(self) -> int:
-        return len(self._runs)
+        return len(self._tasks)
 
     @property
     def has_waiting(self) -> bool:
@@ -108,23 +102,90 @@ class Lane:
     @property
     def held(self) -> int:
         """Deliveries that are not settled yet."""
-        return len(self._inbox) + len(self._runs)
+        return len(self._inbox) + len(self._tasks)
 
     def take(self, delivery: Delivery) -> None:
         """Take a delivery in; it starts when `start_next` finds a slot."""
         self.changes += 1
-        self._inbox.append((time.monotonic(), delivery))
+        if not (delivery.redelivered and self._recognise(delivery)):
+            self._inbox.append((time.monotonic(), delivery))
 
     def start_next(self) -> bool:
         """Start one waiting delivery if there is one and a slot for it."""
-        if not self._inbox or not self._slots.free:
+        if not self._inbox or not self._slots.free or self._pauses:
             return False
         _, delivery = self._inbox.popleft()
-        self._slots.used += 1
-        task = asyncio.create_task(self._process(delivery))
-        self._runs[task] = None
-        task.add_done_callback(self._done)
+        self._start(self._process(delivery))
         return True
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._slots.used += 1
+        task = asyncio.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._done)
+
+    # -- pauses
+
+    @property
+    def is_paused(self) -> bool:
+        return bool(self._pauses)
+
+    @property
+    def pauses(self) -> Mapping[str, str]:
+        """Who has paused the queue, and why."""
+        return self._pauses
+
+    def pause(self, who: str, why: str) -> None:
+        """Start nothing more until that same one resumes; the worker stops consuming meanwhile."""
+        if who not in self._pauses:
+            log.warning("queue paused", queue=self.queue, by=who, reason=why)
+            self._pauses[who] = why
+            self._tell_of_pauses()
+
+    def resume(self, who: str) -> None:
+        if self._pauses.pop(who, None) is not None:
+            log.info("queue resumed", queue=self.queue, by=who, paused=bool(self._pauses))
+            self._tell_of_pauses()
+            if not self._pauses:
+                self._freed()
+
+    def _tell_of_pauses(self) -> None:
+        self._metrics.paused.labels(self.queue).set(bool(self._pauses))
+        self.pauses_changed.set()
+
+    # -- what comes again
+
+    def _recognise(self, delivery: Delivery) -> bool:
+        """Adopt or absorb a message whose run is known here."""
+        try:
+            if not delivery.properties.get("message_id"):
+                return False  # its id would be minted anew each time
+            message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
+        except Exception:  # a dead letter by the ordinary way
+            return False
+        known = identity(message)
+        fields = {"queue": self.queue, "job": message.job, "id": message.id, "attempt": message.attempt}
+        if (owed := self._runs.owed(known)) is not None:
+            self._metrics.recognised.labels(self.queue, "absorbed").inc()
+            log.info("job absorbed", **fields, outcome=word(owed))
+            run = Run(delivery, message, known)
+            self._runs.begin(run)
+            self._start(self._settle_only(run, owed))
+            return True
+        if (orphan := self._runs.orphan(known)) is not None:
+            self._metrics.recognised.labels(self.queue, "adopted").inc()
+            log.info("job adopted", **fields)
+            orphan.delivery = delivery
+            return True
+        return False
+
+    async def _settle_only(self, run: Run, outcome: Outcome) -> None:
+        self._remember(run)
+        self._settle_now(run, outcome)
+        assert run.settling is not None
+        await run.settling
+
+    # -- endings
 
     def forget_inbox(self) -> None:
         """Drop what an ended session has brought; the broker gives it back."""
@@ -147,27 +208,29 @@ class Lane:
         then may be so never.
         """
         await self._wait_for_runs(timeout)
-        running = {task for task, run in self._runs.items() if run is None or run.settling is None}
+        running = {task for task, run in self._tasks.items() if run is None or run.settling is None}
         for task in running:
             task.cancel()
         await self._wait_for_runs(self._settlement.timeout)
         held = {
             task
-            for task, run in self._runs.items()
+            for task, run in self._tasks.items()
             if task not in running and run is not None and run.is_unsettled
         }
-        for task in self._runs:
+        for task in self._tasks:
             task.cancel()
         await self._wait_for_runs(LAST_GRACE)
         return len(running | held)
 
     async def _wait_for_runs(self, timeout: float) -> None:
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=timeout)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.changes += 1
-        del self._runs[task]
+        run = self._tasks.pop(task)
+        if run is not None:
+            self._runs.end(run)
         self._slots.used -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             # A defect of ours: the delivery stays unsettled, the broker gives it back when the session ends.
@@ -176,7 +239,8 @@ class Lane:
 
     async def _process(self, delivery: Delivery) -> None:
         try:
-            message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
+            properties = delivery.properties
+            message = decode(properties, delivery.body, routing_key=delivery.routing_key)
         except Exception as error:
             message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
             run = self._begin(delivery, message)
@@ -184,14 +248,20 @@ class Lane:
             assert run.settling is not None
             await run.settling
         else:
-            await self._execute(self._begin(delivery, message))
+            # An id that is minted anew with each delivery recognises nothing.
+            known = identity(message) if properties.get("message_id") else None
+            await self._execute(self._begin(delivery, message, known))
 
-    def _begin(self, delivery: Delivery, message: Message) -> Run:
-        run = Run(delivery, message)
+    def _begin(self, delivery: Delivery, message: Message, known: Identity | None = None) -> Run:
+        run = Run(delivery, message, known)
+        self._runs.begin(run)
+        self._remember(run)
+        return run
+
+    def _remember(self, run: Run) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._runs[task] = run
-        return run
+        self._tasks[task] = run
 
     async def _execute(self, run: Run) -> None:
         message, job = run.message, self._label(run.message)
@@ -225,6 +295,24 @@ class Lane:
 
     async def _settle(self, run: Run, outcome: Outcome) -> None:
         """Settle; while a copy is not confirmed, hold the original and try again with backoff."""
+        owed = outcome
+        try:
+            await self._follow_up(run, outcome)
+            if not isinstance(outcome, Released):
+                owed = FOLLOWED_UP
+                self._runs.owe(run, owed)
+            await self._settlement.settle(run.delivery, outcome)
+        except ConnectionLost as error:
+            if not isinstance(outcome, Released):
+                self._runs.owe(run, owed)
+            self._metrics.settle_failures.labels(self.queue).inc()
+            log.warning(
+                "settlement lost", queue=self.queue, job=run.message.job, id=run.message.id,
+                attempt=run.message.attempt, outcome=word(outcome), error=str(error),
+                hint="it will be delivered again",
+            )  # fmt: skip
+
+    async def _follow_up(self, run: Run, outcome: Outcome) -> None:
         try:
             async for attempt in AsyncRetrying(
                 wait=wait_random_exponential(multiplier=0.5, max=30),
@@ -234,17 +322,19 @@ class Lane:
                 with attempt:
                     if not run.delivery.is_live:
                         raise ConnectionLost("the session of this delivery has ended")
-                    await self._settlement.settle(run.delivery, run.message, outcome)
-        except ConnectionLost as error:
-            self._metrics.settle_failures.labels(self.queue).inc()
-            log.warning(
-                "settlement lost", queue=self.queue, job=run.message.job, id=run.message.id,
-                outcome=word(outcome), error=str(error), hint="it will be delivered again",
-            )  # fmt: skip
+                    await self._settlement.follow_up(run.message, outcome, self.queue)
+        finally:
+            if run in self._unconfirmed:
+                self._unconfirmed.discard(run)
+                if not self._unconfirmed:
+                    self.resume(UNCONFIRMED)
 
     def _held(self, run: Run, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         log.error("copy not confirmed, job held", queue=self.queue, id=run.message.id, error=str(error))
+        if state.attempt_number >= TRIES_BEFORE_PAUSE:
+            self._unconfirmed.add(run)
+            self.pause(UNCONFIRMED, f"retries or dead letters cannot be published: {error}")
 
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)

@@ -14,6 +14,7 @@ from brokerjobs.errors import ConfigurationError
 from brokerjobs.outcome import WORDS
 
 OTHER = "other"
+RECOGNISED = ("adopted", "absorbed")
 PUBLISH_OUTCOMES = ("confirmed", "refused", "unknown")
 _DURATION = (
     0.005,
@@ -80,6 +81,18 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.recognised = Counter(
+            "brokerjobs_jobs_recognised",
+            "Messages delivered again whose run was known: adopted while it ran, absorbed after it.",
+            ["queue", "how"],
+            registry=self.registry,
+        )
+        self.paused = Gauge(
+            "brokerjobs_queue_paused",
+            "1 while this worker takes nothing from the queue.",
+            ["queue"],
+            registry=self.registry,
+        )
         self.settle_failures = Counter(
             "brokerjobs_settle_failures",
             "Acks and nacks lost with their channel: the job will be delivered again.",
@@ -106,6 +119,9 @@ class Metrics:
         self.in_progress.labels(queue)
         self.abandoned.labels(queue)
         self.settle_failures.labels(queue)
+        self.paused.labels(queue)
+        for how in RECOGNISED:
+            self.recognised.labels(queue, how)
         self.slots.labels(queue).set(slots)
 
     def serve(self, host: str, port: int) -> WSGIServer:

@@ -29,9 +29,9 @@ from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.publisher import Publisher
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import Settlement
-from brokerjobs.chores import Chores
+from brokerjobs.chores import STALLED, Chores
 from brokerjobs.consumer import Consumer
-from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError
+from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, NotConsuming
 from brokerjobs.executor import Executor, Threads
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
@@ -45,6 +45,7 @@ START_TIMEOUT = 30.0  # seconds
 # What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again, or
 # a message that the client library cannot read.
 SHORT_SESSION = 5.0
+STALLED_SESSIONS = 3  # then a restart by whoever runs the worker may help more than another session
 GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
 
 
@@ -113,6 +114,7 @@ class Worker:
         Raises:
             ConfigurationError: it cannot work like this.
             BrokerUnreachable: no broker answered within `start_timeout`.
+            NotConsuming: it is connected, messages wait, and it gets none.
         """
         threads = Threads(self._settings.concurrency * (1 if self._strict else len(self._consumers)))
         self._publisher = Publisher(
@@ -173,7 +175,7 @@ class Worker:
 
     async def _work(self) -> Ending:
         stopping = asyncio.create_task(self._stopping.wait())
-        clock, short_ones = asyncio.get_running_loop().time, 0
+        clock, short_ones, stalled = asyncio.get_running_loop().time, 0, 0
         try:
             while not stopping.done():
                 session = await self._open_session()
@@ -191,6 +193,10 @@ class Worker:
                 if stopping.done():
                     return await self._drain(session)
                 await self._leave(session)
+                stalled = stalled + 1 if session.reason == STALLED else 0
+                if stalled >= STALLED_SESSIONS:
+                    await self._drain(None)
+                    raise NotConsuming(f"{STALLED}, in {stalled} sessions one after another")
                 short_ones = short_ones + 1 if clock() - began < SHORT_SESSION else 0
                 if short_ones:
                     await self._pause(min(30.0, 0.1 * 2**short_ones) * random.uniform(0.5, 1.0))
@@ -232,6 +238,7 @@ class Worker:
                     lane.queue,
                     self._prefetch(lane),
                     lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
+                    paused=lane.is_paused,
                 )
         except BaseException:
             await self._leave(session)
@@ -297,6 +304,10 @@ class Worker:
                 capabilities = session.connection.capabilities
                 needs = provision.needs_of_all(self._consumers, capabilities, self._settings)
                 group.create_task(chores.sweep_unrouted(session, needs.bindings, self._publisher))
+            group.create_task(chores.watch(session))
+            group.create_task(chores.mind_the_loop())
+            for lane in self._lanes:
+                group.create_task(chores.follow_pauses(session, lane))
             if self._strict:
                 group.create_task(chores.return_stale())
             if self._burst:

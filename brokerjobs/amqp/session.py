@@ -129,7 +129,14 @@ class Session:
         await self._ended.wait()
 
     async def consume(
-        self, queue: str, name: str, prefetch: int, on_delivery: OnDelivery, *, exclusive: bool = False
+        self,
+        queue: str,
+        name: str,
+        prefetch: int,
+        on_delivery: OnDelivery,
+        *,
+        exclusive: bool = False,
+        paused: bool = False,
     ) -> None:
         """Start consuming.
 
@@ -139,6 +146,7 @@ class Session:
             prefetch: unacknowledged deliveries at once.
             on_delivery: takes each delivery in, at once and without waiting.
             exclusive: refuse, and be refused by, any other consumer of the queue.
+            paused: only prepare; `renew` starts.
 
         Raises:
             TopologyMismatch: there is no such queue.
@@ -163,7 +171,8 @@ class Session:
         try:
             async with deadline(STEP_TIMEOUT, f"consume {queue}"):
                 await channel.basic_qos(prefetch_count=prefetch)
-                await start()
+                if not paused:
+                    await start()
         except aiormq.exceptions.ChannelNotFoundEntity:
             raise TopologyMismatch(
                 f"there is no queue {queue!r}: run `brokerjobs topology apply`, or set topology to declare"
@@ -172,6 +181,9 @@ class Session:
             raise explain_channel_error(error, self._settings) from None
         except LOST as error:
             raise ConnectionLost(str(error)) from None
+
+    def consumes(self, name: str) -> bool:
+        return name in self._tags
 
     async def renew(self, name: str) -> None:
         """Consume anew beside what is held unsettled: a new consumer may hold another prefetch of messages.
@@ -202,6 +214,10 @@ class Session:
         async with deadline(STEP_TIMEOUT, f"look for {queue}"):
             found = await self._channels[name].queue_declare(queue, passive=True)
         return found.message_count or 0
+
+    def end(self, reason: str) -> None:
+        """Give it up: whoever waits for its end goes on."""
+        self._end(reason)
 
     async def close(self) -> None:
         """End the session; the broker gives back what was not settled."""

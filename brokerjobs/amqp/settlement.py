@@ -61,29 +61,36 @@ class Settlement:
     publisher: AsyncPublisher
     timeout: float
 
-    async def settle(self, delivery: Delivery, message: Message, outcome: Outcome) -> None:
-        """Do what the outcome asks for.
+    async def follow_up(self, message: Message, outcome: Outcome, queue: str) -> None:
+        """Publish what follows from the outcome; when this returns, it is confirmed.
 
         Raises:
-            PublishRefused, PublishUnknown: the copy was not confirmed; the delivery is still unsettled.
+            PublishRefused, PublishUnknown: the copy was not confirmed.
+        """
+        match outcome:
+            case Retried():
+                copy = next_attempt(message, outcome, queue, self.names)
+            case DeadLettered():
+                copy = dead_letter(message, outcome, queue, self.names)
+            case Succeeded() | Released():
+                return
+            case _:
+                assert_never(outcome)
+        await self.publisher.publish(copy, timeout=self.timeout)
+
+    async def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Acknowledge the delivery, or give it back; after `follow_up` only.
+
+        Raises:
             ConnectionLost: the delivery's session has ended; the broker delivers it again.
         """
         match outcome:
-            case Succeeded():
-                await delivery.ack()
-            case Retried():
-                await self._publish(next_attempt(message, outcome, delivery.queue, self.names))
-                await delivery.ack()
-            case DeadLettered():
-                await self._publish(dead_letter(message, outcome, delivery.queue, self.names))
+            case Succeeded() | Retried() | DeadLettered():
                 await delivery.ack()
             case Released():
                 await delivery.requeue()
             case _:
                 assert_never(outcome)
-
-    async def _publish(self, publication: Publication) -> None:
-        await self.publisher.publish(publication, timeout=self.timeout)
 
 
 def next_attempt(message: Message, outcome: Retried, queue: str, names: Names) -> Publication:

@@ -12,7 +12,7 @@ import pytest
 import tenacity
 from structlog.testing import capture_logs
 
-from brokerjobs import Consumer, Retry, current_job, lane
+from brokerjobs import Consumer, Retry, current_job, lane, runs
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.errors import BrokerUnreachable, PublishUnknown
 from brokerjobs.executor import Executor, Threads
@@ -73,13 +73,16 @@ class Bench:
     def freed(self) -> int:
         return len(self.used_when_freed)
 
-    def deliver(self, job: str, arguments: Any = None, **properties: Any) -> FakeDelivery:
+    def deliver(
+        self, job: str, arguments: Any = None, *, redelivered: bool = False, **properties: Any
+    ) -> FakeDelivery:
         delivery = FakeDelivery(
             self.lane.queue,
             self.journal,
             body=json.dumps(arguments or {}).encode(),
             routing_key=f"{self.lane.queue}.{job}",
             properties={"message_id": "7", **properties},
+            redelivered=redelivered,
         )
         self.lane.take(delivery)
         return delivery
@@ -386,6 +389,199 @@ async def test_run_outlives_the_session_that_brought_it(bench: Bench) -> None:
     assert bench.start_all() == 0
     await bench.finish()
     assert bench.journal == ["ack"]  # that of the other
+
+
+# ---- delivered again
+
+
+async def test_message_that_still_runs_is_adopted(bench: Bench) -> None:
+    old = bench.deliver("stay")
+    bench.start_all()
+    await eventually_async(lambda: bench.started == ["emails 0"])
+    old.end_session()
+
+    new = bench.deliver("stay", redelivered=True)
+    assert bench.start_all() == 0
+    await bench.finish()
+
+    assert bench.started == ["emails 0"]
+    assert bench.journal == ["ack"]
+    assert (old.is_settled, new.is_settled) == (False, True)
+    assert bench.value("brokerjobs_jobs_recognised_total", queue="emails", how="adopted") == 1
+
+
+@pytest.mark.parametrize(("job", "frames"), [("quick", ["ack"]), ("fail", ["confirmed", "ack"])])
+async def test_message_whose_run_ended_without_a_session_is_absorbed(
+    bench: Bench, job: str, frames: list[str]
+) -> None:
+    """What its outcome asks for is done then, and not before: no copy without its original."""
+    bench.deliver(job).end_session()
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.is_idle)
+    assert bench.journal == []
+
+    bench.deliver(job, redelivered=True)
+    assert bench.start_all() == 0
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == frames
+    assert bench.value("brokerjobs_jobs_recognised_total", queue="emails", how="absorbed") == 1
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job=f"emails.{job}") == 1
+
+
+async def test_acknowledged_message_that_comes_again_is_absorbed(bench: Bench) -> None:
+    """After a crash of the broker classic queues bring back what was acknowledged last."""
+    bench.deliver("quick")
+    bench.start_all()
+    await bench.finish()
+
+    bench.deliver("quick", redelivered=True)
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == ["ack", "ack"]
+
+
+async def test_copy_that_was_confirmed_is_not_published_again(threads: Threads) -> None:
+    bench = Bench(threads, publisher=SlowPublisher)
+    publisher = bench.publisher
+    assert isinstance(publisher, SlowPublisher)
+    delivery = bench.deliver("fail")
+    bench.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    delivery.end_session()
+    publisher.confirm.set()
+    await eventually_async(lambda: bench.lane.is_idle)
+    assert bench.journal == ["confirmed"]
+
+    bench.deliver("fail", redelivered=True)
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == ["confirmed", "ack"]
+
+
+async def test_message_that_comes_again_while_its_copy_is_confirmed_is_adopted(threads: Threads) -> None:
+    bench = Bench(threads, publisher=SlowPublisher)
+    publisher = bench.publisher
+    assert isinstance(publisher, SlowPublisher)
+    old = bench.deliver("fail")
+    bench.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    old.end_session()
+
+    bench.deliver("fail", redelivered=True)
+    publisher.confirm.set()
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == ["confirmed", "ack"]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"message_id": None},
+        {"message_id": "8"},
+        {"headers": {"brokerjobs-hop": 1}},
+        {"headers": {"brokerjobs-generation": 1}},
+    ],
+)
+async def test_other_message_runs(bench: Bench, properties: Mapping[str, Any]) -> None:
+    first: dict[str, Any] = {"message_id": None} if properties == {"message_id": None} else {}
+    bench.deliver("quick", **first).end_session()
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    bench.deliver("quick", redelivered=True, **properties)
+    assert bench.start_all() == 1
+    await bench.finish()
+
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="emails.quick") == 2
+
+
+async def test_second_message_of_an_id_runs(bench: Bench) -> None:
+    """Two sends with one id are two messages; only what is delivered again is recognised."""
+    bench.deliver("quick")
+    bench.deliver("quick")
+
+    assert bench.start_all() == 2
+    await bench.finish()
+
+    assert bench.journal == ["ack", "ack"]
+
+
+async def test_message_given_back_by_hand_runs_again(bench: Bench) -> None:
+    @bench.consumer.job()
+    async def hesitant() -> None:
+        bench.started.append("hesitant")
+        if len(bench.started) == 1:
+            current_job().nack()
+        await bench.go_on.wait()
+
+    bench.deliver("hesitant")
+    bench.start_all()
+    await eventually_async(lambda: bench.journal == ["requeue"])
+
+    bench.deliver("hesitant", redelivered=True)
+    assert bench.start_all() == 1
+    await bench.finish()
+
+    assert bench.started == ["hesitant"] * 2
+    assert bench.journal == ["requeue", "ack"]
+
+
+async def test_ended_runs_are_remembered_for_a_while_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "REMEMBERED", 2)
+    for id in "abcdef":
+        bench.deliver("quick", message_id=id)
+        bench.start_all()
+        await eventually_async(lambda: bench.lane.is_idle)
+
+    for id in "abcdef":
+        bench.deliver("quick", message_id=id, redelivered=True)
+
+    await eventually_async(lambda: bench.slots.used == 0)
+    assert bench.start_all() == 2  # a and b run again
+    await bench.finish()
+    assert bench.value("brokerjobs_jobs_recognised_total", queue="emails", how="absorbed") == 4
+
+
+# ---- paused
+
+
+async def test_paused_queue_starts_nothing_until_all_have_resumed(bench: Bench) -> None:
+    bench.lane.pause("operator", "maintenance")
+    bench.lane.pause("breaker", "too many failures")
+    bench.deliver("quick")
+
+    assert bench.start_all() == 0
+    assert bench.value("brokerjobs_queue_paused", queue="emails") == 1
+    bench.lane.resume("operator")
+    assert bench.start_all() == 0
+
+    bench.lane.resume("breaker")
+    assert bench.value("brokerjobs_queue_paused", queue="emails") == 0
+    assert bench.freed == 1  # whoever starts jobs is told
+    assert bench.start_all() == 1
+    await bench.finish()
+
+
+async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None:
+    bench.publisher.errors += [PublishUnknown("no confirm")] * 3
+    paused: list[bool] = []
+    publish = bench.publisher.publish
+
+    async def noted(publication: Publication, *, timeout: float) -> None:
+        paused.append(bench.lane.is_paused)
+        await publish(publication, timeout=timeout)
+
+    bench.publisher.publish = noted  # type: ignore[method-assign]
+    bench.deliver("fail")
+    bench.start_all()
+    await bench.finish()
+
+    assert paused == [False, False, False, True]
+    assert not bench.lane.is_paused
 
 
 # ---- given back

@@ -42,7 +42,9 @@ DEAD = DeadLettered(reason="exhausted", failure=FAILURE)
 async def settle(outcome: Outcome, *errors: Exception) -> tuple[list[str], FakePublisher, FakeDelivery]:
     journal: list[str] = []
     delivery, publisher = FakeDelivery("emails", journal), FakePublisher(journal, *errors)
-    await Settlement(NAMES, publisher, timeout=10.0).settle(delivery, MESSAGE, outcome)
+    settlement = Settlement(NAMES, publisher, timeout=10.0)
+    await settlement.follow_up(MESSAGE, outcome, delivery.queue)
+    await settlement.settle(delivery, outcome)
     return journal, publisher, delivery
 
 
@@ -91,7 +93,7 @@ async def test_original_stays_unacked_while_its_copy_is_not_confirmed(
     settlement = Settlement(NAMES, FakePublisher(journal, error), timeout=10.0)
 
     with pytest.raises((PublishRefused, PublishUnknown)):
-        await settlement.settle(delivery, MESSAGE, outcome)
+        await settlement.follow_up(MESSAGE, outcome, delivery.queue)
 
     assert journal == ["not confirmed"]
     assert delivery.is_live
@@ -104,7 +106,7 @@ async def test_delivery_of_an_ended_session_is_not_settled(outcome: Outcome) -> 
     delivery.end_session()
 
     with pytest.raises(ConnectionLost):
-        await Settlement(NAMES, FakePublisher(journal), timeout=10.0).settle(delivery, MESSAGE, outcome)
+        await Settlement(NAMES, FakePublisher(journal), timeout=10.0).settle(delivery, outcome)
 
     assert "ack" not in journal
     assert "requeue" not in journal

@@ -1,0 +1,88 @@
+"""The runs that this process knows, so that a message delivered again is recognised and not run again.
+
+A redelivered message is the one that is running here (adopt: the run goes on, under the new delivery), or one whose
+run has ended here (absorb: only what its outcome still owes is done). Anything else runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from hashlib import blake2b
+
+from brokerjobs.amqp.session import Delivery
+from brokerjobs.message import Message
+from brokerjobs.outcome import Outcome, Succeeded
+
+REMEMBERED = 20_000  # ended runs, after which those before them are forgotten
+REMEMBERED_FOR = 1800.0  # seconds, likewise
+# Nothing is owed any more but the acknowledgement.
+FOLLOWED_UP = Succeeded()
+
+Identity = bytes
+
+
+def identity(message: Message) -> Identity:
+    """The same for a message delivered again; another for its next attempt, its replay, or another body."""
+    name = f"{message.id}\0{message.generation}\0{message.hop}\0".encode(errors="replace")
+    return blake2b(name + message.body, digest_size=16).digest()
+
+
+class Run:
+    """One message being worked on.
+
+    Args:
+        delivery: how it can be settled; another one once it was adopted.
+        message: what runs.
+        identity: None for a message without an id of its own, which cannot be recognised.
+    """
+
+    __slots__ = ("delivery", "identity", "message", "settling")
+
+    def __init__(self, delivery: Delivery, message: Message, identity: Identity | None = None) -> None:
+        self.delivery = delivery
+        self.message = message
+        self.identity = identity
+        self.settling: asyncio.Task[None] | None = None
+
+    @property
+    def is_unsettled(self) -> bool:
+        return not self.delivery.is_settled
+
+
+class Runs:
+    """Those of one queue: that go on, and for a while those that have ended."""
+
+    def __init__(self) -> None:
+        self._going_on: dict[Identity, Run] = {}
+        self._ended: dict[Identity, Outcome] = {}
+        self._ended_before: dict[Identity, Outcome] = {}
+        self._turned_at = time.monotonic()
+
+    def begin(self, run: Run) -> None:
+        if run.identity is not None:
+            self._going_on.setdefault(run.identity, run)
+
+    def end(self, run: Run) -> None:
+        if run.identity is not None and self._going_on.get(run.identity) is run:
+            del self._going_on[run.identity]
+
+    def owe(self, run: Run, outcome: Outcome) -> None:
+        """Remember what the message still needs, should it come again."""
+        if run.identity is None:
+            return
+        now = time.monotonic()
+        if len(self._ended) >= REMEMBERED or now - self._turned_at > REMEMBERED_FOR:
+            self._ended_before, self._ended, self._turned_at = self._ended, {}, now
+        self._ended[run.identity] = outcome
+
+    def owed(self, identity: Identity) -> Outcome | None:
+        """What a message whose run has ended still needs; None when no such run is known."""
+        return self._ended.get(identity) or self._ended_before.get(identity)
+
+    def orphan(self, identity: Identity) -> Run | None:
+        """The run that goes on, and whose session ended before it was settled."""
+        run = self._going_on.get(identity)
+        if run is None or run.delivery.is_live or run.delivery.is_settled:
+            return None
+        return run
