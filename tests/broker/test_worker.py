@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -15,16 +16,18 @@ from brokerjobs import (
     Retry,
     TopologyMismatch,
     Worker,
+    chores,
     current_job,
 )
 from brokerjobs import settings as settings_module
 from brokerjobs.amqp.session import Session
 from brokerjobs.client import Client
+from brokerjobs.errors import NotConsuming
 from brokerjobs.node.private import PrivateNode
 from brokerjobs.settings import Settings
 from tests import amqp
 from tests.conftest import StartWorker
-from tests.management import close_connections, delete_queue, open_ports
+from tests.management import close_connections, delete_queue
 from tests.waiting import eventually_async
 
 
@@ -175,30 +178,100 @@ async def test_burst_ends_when_all_queues_are_empty(
     assert Counter(ran) == {"emails": 50, "reports": 20}
 
 
-async def test_lost_connection_loses_no_job(
-    client: Client, start_worker: StartWorker, node: PrivateNode, url: str
+@pytest.mark.parametrize("ends", ["after the redelivery", "before it"])
+async def test_lost_connection_loses_no_job_and_repeats_none(
+    client: Client, start_worker: StartWorker, node: PrivateNode, url: str, ends: str
 ) -> None:
-    consumer = Consumer("emails")
-    started: Counter[int] = Counter()
-    finished: Counter[int] = Counter()
+    """What comes again is adopted while it runs, absorbed when it has ended; half of the jobs fail and retry."""
+    consumer = Consumer("emails", retry=Retry(delays=[0.125]))
+    runs: Counter[tuple[int, int]] = Counter()
     go_on = asyncio.Event()
 
     @consumer.job()
     async def welcome(number: int) -> None:
-        started[number] += 1
+        runs[number, current_job().attempt] += 1
         await go_on.wait()
-        finished[number] += 1
+        if number % 2 and current_job().attempt == 1:
+            raise OSError
 
-    await start_worker(consumer)
-    await client.asend_many(welcome.message(number) for number in range(30))
-    await eventually_async(lambda: len(started) == 10)
-    before = set(open_ports(node))
+    worker = await start_worker(consumer)
+    await client.asend_many(welcome.message(number) for number in range(20))
+    await eventually_async(lambda: len(runs) == 10)
+    lost = asyncio.create_task(session_loss(worker))
     close_connections(node)
-    await eventually_async(lambda: not before & set(open_ports(node)))
-    go_on.set()
+    if ends == "before it":
+        await lost
+        go_on.set()
+    else:
+        await eventually_async(lambda: recognised(worker, "adopted") == 10)
+        go_on.set()
+        await lost
 
-    await eventually_async(lambda: len(finished) == 30)
+    await eventually_async(lambda: len(runs) == 30)
     await eventually_async(lambda: amqp.ready(url, "emails") == 0)
+    await eventually_async(lambda: all(lane.is_idle for lane in worker._lanes))
+    assert set(runs.values()) == {1}
+    assert recognised(worker, "adopted") + recognised(worker, "absorbed") == 10
+
+
+def recognised(worker: Worker, how: str) -> float:
+    return float(worker.metrics.recognised.labels("emails", how)._value.get())
+
+
+async def session_loss(worker: Worker) -> None:
+    await eventually_async(lambda: not worker._connected.is_set())
+
+
+async def test_session_that_gets_nothing_though_messages_wait_is_replaced(
+    client: Client, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "WATCH_INTERVAL", 0.2)
+    consumer = Consumer("emails")
+    ran: list[int] = []
+
+    @consumer.job()
+    async def welcome(number: int) -> None:
+        ran.append(number)
+
+    opened: list[Session] = []
+    open_session = Session.open
+
+    async def noted(settings: Settings, role: str) -> Session:
+        opened.append(await open_session(settings, role))
+        return opened[-1]
+
+    monkeypatch.setattr(Session, "open", noted)
+    await start_worker(consumer)
+    await opened[0].cancel("emails")  # as if the broker had forgotten the consumer
+    await welcome.asend(1)
+
+    await eventually_async(lambda: ran == [1])
+    assert opened[0].reason == chores.STALLED
+
+
+async def test_worker_that_never_gets_what_waits_ends(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs it starts it anew, perhaps elsewhere."""
+    monkeypatch.setattr(chores, "WATCH_INTERVAL", 0.05)
+    consumer = Consumer("emails")
+    consumer.job(name="welcome")(lambda: None)
+    consume = Session.consume
+
+    async def never(self: Session, *args: Any, **options: Any) -> None:
+        await consume(self, *args, **{**options, "paused": True})
+
+    async def not_at_all(self: Session, name: str) -> None: ...
+
+    monkeypatch.setattr(Session, "consume", never)
+    monkeypatch.setattr(Session, "renew", not_at_all)
+    worker = Worker([consumer], settings)
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(worker.consuming(), 60)
+    await client.asend("emails.welcome")
+
+    with pytest.raises(NotConsuming, match="messages wait, and RabbitMQ delivers none"):
+        await asyncio.wait_for(running, 60)
 
 
 async def test_deleted_queue_is_declared_and_consumed_again(
@@ -336,13 +409,15 @@ async def test_retry_that_cannot_be_confirmed_holds_the_job_without_a_hot_loop(
     with amqp.channel(url) as channel:
         channel.exchange_delete("jobs.v1.delay.00")
     await welcome.asend()
-    await eventually_async(lambda: worker.metrics.published.labels("refused")._value.get() >= 2)
+    await eventually_async(lambda: worker.metrics.paused.labels("emails")._value.get() == 1)
+    await welcome.asend()
+    await eventually_async(lambda: amqp.ready(url, "emails") == 1)  # the paused queue takes no other job
     assert attempts == [1]
     with amqp.channel(url) as channel:
         channel.exchange_declare("jobs.v1.delay.00", "fanout", durable=True)
         channel.queue_bind("jobs.v1.delay.00", "jobs.v1.delay.00", "")
 
-    await eventually_async(lambda: attempts == [1, 2])
+    await eventually_async(lambda: sorted(attempts) == [1, 1, 2, 2])
 
 
 async def test_metrics_count_what_happened(client: Client, start_worker: StartWorker) -> None:
