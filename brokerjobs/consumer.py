@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
 from brokerjobs.durations import Duration, seconds
 from brokerjobs.errors import ConfigurationError
 from brokerjobs.job import Hook, Hooked, HookT, Job
@@ -13,6 +15,8 @@ from brokerjobs.message import NORMAL_PRIORITY, Message
 from brokerjobs.middleware import Middleware
 from brokerjobs.retry import Retry
 from brokerjobs.topology import check_pattern, check_word, matches
+
+_SIZE = TypeAdapter(ByteSize)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +90,8 @@ class Consumer(Hooked):
         priority: int = NORMAL_PRIORITY,
         aliases: Sequence[str] = (),
         match: str | None = None,
+        isolate: bool = False,
+        memory_limit: int | str | None = None,
     ) -> Callable[[Callable[P, R]], Job[P, R]]:
         """Make a function a job of this queue; the function stays callable as it is.
 
@@ -96,6 +102,9 @@ class Consumer(Hooked):
             priority: 0 to 9, higher first, for its messages unless options say otherwise.
             aliases: former names under which queued messages may still come: a last word, or a full name.
             match: pattern of routing keys that it takes too, such as "orders.*"; see also `bind`.
+            isolate: run it in a process of its own, which is killed when it outruns its timeout.
+            memory_limit: of that process, in bytes or such as "512 MiB": on Linux all memory that it may write to,
+                what it holds before the job included.
 
         Raises:
             ConfigurationError: for values that cannot work, or a name that is taken.
@@ -114,6 +123,8 @@ class Consumer(Hooked):
                 priority=priority,
                 aliases=tuple(self._full(alias, "alias") for alias in aliases),
                 match=check_pattern(match) if match else None,
+                isolate=isolate,
+                memory_limit=_memory_limit(memory_limit, isolate),
             )
             self._register(job)
             return job
@@ -164,6 +175,20 @@ _living: weakref.WeakSet[Consumer] = weakref.WeakSet()
 def living() -> list[Consumer]:
     """The consumers declared in this process; for tests, which name a job and not its consumer."""
     return list(_living)
+
+
+def _memory_limit(value: int | str | None, isolate: bool) -> int | None:
+    if value is None:
+        return None
+    if not isolate:
+        raise ConfigurationError("memory_limit bounds a process of the job's own: give isolate=True too")
+    try:
+        limit = int(_SIZE.validate_python(value))
+    except ValidationError:
+        limit = 0
+    if limit <= 0 or isinstance(value, bool):
+        raise ConfigurationError(f'memory_limit must be bytes or a text such as "512 MiB", not {value!r}')
+    return limit
 
 
 def _timeout(value: Duration) -> float:

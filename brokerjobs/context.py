@@ -63,17 +63,18 @@ class Context:
 
     def ack(self) -> None:
         """Acknowledge now: whatever happens next, the job is not run again."""
-        self._settle(Succeeded())
+        self.settle(Succeeded())
 
     def nack(self) -> None:
         """Give the message back to its queue now, unchanged, to be delivered again at once."""
-        self._settle(Released("nack by the job"))
+        self.settle(Released("nack by the job"))
 
     def reject(self, reason: str = "rejected by the job") -> None:
         """Put the message into the dead letter queue now."""
-        self._settle(DeadLettered(reason="rejected", failure=Failure(text=reason)))
+        self.settle(DeadLettered(reason="rejected", failure=Failure(text=reason)))
 
-    def _settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
+        """Decide, unless that has been done."""
         if self.decision is None:
             self.decision = outcome
             self._decide(outcome)

@@ -34,6 +34,21 @@ def find(package: str, queues: Sequence[str] = ()) -> list[Consumer]:
     return [_find_one(package, queue, modules) for queue in dict.fromkeys(queues)]
 
 
+def home_of(consumer: Consumer, package: str) -> str | None:
+    """The module from which another process can import this consumer; None where there is none.
+
+    Args:
+        consumer: declared in a module, or else inside a function or in the program itself.
+        package: whose modules are preferred where several hold it.
+    """
+    homes = [
+        name
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and any(value is consumer for value in list(vars(module).values()))
+    ]
+    return min(homes, key=lambda name: (not name.startswith(package + "."), len(name)), default=None)
+
+
 def _see_working_folder() -> None:
     folder = str(Path.cwd())
     if folder not in sys.path:

@@ -18,7 +18,8 @@
     ├── QueueInUse                  somebody else goes through a queue that is for one at a time
     ├── UnknownDeadLetter           no dead letter has this id, or several have
     ├── WrongLoop                   a blocking call on a running event loop
-    └── JobTimeout                  one attempt took longer than its timeout
+    ├── JobTimeout                  one attempt took longer than its timeout
+    └── JobCrashed                  the process in which an attempt ran died under it
 
 `Reject` and `RetryLater` are not errors: a job raises them to say what shall happen.
 """
@@ -115,6 +116,18 @@ class JobTimeout(BrokerJobsError, TimeoutError):
     """One attempt took longer than its timeout."""
 
 
+class JobCrashed(BrokerJobsError):
+    """The process in which an attempt ran died under it.
+
+    Args:
+        exit: how it ended, such as "killed by SIGSEGV", "exit code 3" or "out of memory".
+    """
+
+    def __init__(self, message: str, *, exit: str = "") -> None:
+        super().__init__(message)
+        self.exit = exit
+
+
 class Reject(Exception):
     """Raised by a job: do not retry, put it into the dead letter queue with this reason."""
 
@@ -132,3 +145,6 @@ class RetryLater(Exception):
     def __init__(self, after: float | timedelta | str, reason: str = "") -> None:
         super().__init__(reason or f"asked to run again after {after}")
         self.after = after
+
+    def __reduce__(self) -> tuple[type[RetryLater], tuple[float | timedelta | str, str]]:
+        return type(self), (self.after, str(self))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 ERROR_LIMIT = 4 * 1024  # bytes
 TRACEBACK_LIMIT = 16 * 1024  # bytes
 FRAMES = 40
+_SAID = "__brokerjobs_failure__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
+        """What is to be said of an error; of one that came from another process, what was said there."""
+        if isinstance(said := getattr(error, _SAID, None), Failure):
+            return said
         name, module = type(error).__qualname__, type(error).__module__
         is_well_known = module in ("builtins", "__main__") or module.startswith("brokerjobs.")
         return cls(
@@ -36,6 +40,11 @@ class Failure:
             text=cut(_say(error), ERROR_LIMIT),
             traceback=cut_middle(_traceback(error), TRACEBACK_LIMIT),
         )
+
+
+def said_of(error: BaseException, failure: Failure) -> None:
+    """Let `Failure.of` give this for the error: its own traceback does not reach back to where it was raised."""
+    setattr(error, _SAID, failure)
 
 
 def _say(error: BaseException) -> str:

@@ -69,9 +69,11 @@ class Job(Hooked, Generic[P, R]):
         priority: 0 to 9 for its messages unless options say otherwise.
         aliases: former names under which it still answers.
         match: binding pattern of routing keys that it takes besides its own name.
+        isolate: whether it runs in a process of its own.
+        memory_limit: of that process, in bytes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a job is its options)
         self,
         function: Callable[P, R],
         *,
@@ -82,6 +84,8 @@ class Job(Hooked, Generic[P, R]):
         priority: int = NORMAL_PRIORITY,
         aliases: tuple[str, ...] = (),
         match: str | None = None,
+        isolate: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init__()
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -94,6 +98,8 @@ class Job(Hooked, Generic[P, R]):
         self.priority = check_priority(priority)
         self.aliases = aliases
         self.match = match
+        self.isolate = isolate
+        self.memory_limit = memory_limit
         self.signature = Signature(function)
         self.is_async = inspect.iscoroutinefunction(function)
         # Without the function's attributes: other decorators keep things there, such as tenacity its `retry`.

@@ -41,6 +41,8 @@ _NUMBERS = (
     "first-at",
     "unknown",
     "died-at",
+    "crashes",
+    "redeliveries",
 )
 # Bytes of each. Together they leave half of HEADERS_LIMIT to the publisher's own headers.
 _TEXTS = {
@@ -75,6 +77,9 @@ class Message:
         not_after: do not start later than this, likewise; 0 = no limit.
         first_at: when its first attempt began, likewise; 0 = not yet.
         unknown: how often a worker did not know its job.
+        died_at: when it became a dead letter, milliseconds since the epoch.
+        crashes: how often a child process died that ran it.
+        redeliveries: how often it came back without an answer, where the queue itself does not count.
         headers: the publisher's own headers.
         marks: our headers that say what befell it (reason, error, traceback, history, …), as text.
         delay: seconds that the publisher asked for; spelled in the routing key, not in the message.
@@ -100,6 +105,8 @@ class Message:
     first_at: int = 0
     unknown: int = 0
     died_at: int = 0
+    crashes: int = 0
+    redeliveries: int = 0
     headers: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
@@ -153,6 +160,8 @@ class Message:
             ("first-at", self.first_at, 0),
             ("unknown", self.unknown, 0),
             ("died-at", self.died_at, 0),
+            ("crashes", self.crashes, 0),
+            ("redeliveries", self.redeliveries, 0),
         ):
             if value != absent:
                 wire[PREFIX + name] = value
@@ -191,6 +200,8 @@ def decode(properties: Mapping[str, Any], body: bytes, *, routing_key: str, defa
         first_at=numbers.get("first-at", 0),
         unknown=numbers.get("unknown", 0),
         died_at=numbers.get("died-at", 0),
+        crashes=numbers.get("crashes", 0),
+        redeliveries=numbers.get("redeliveries", 0),
         headers=foreign,
         marks=marks,
     )

@@ -15,6 +15,7 @@ from brokerjobs.outcome import WORDS
 
 OTHER = "other"
 RECOGNISED = ("adopted", "absorbed")
+DEATH_CAUSES = ("timeout", "memory", "exit", "SIGKILL", "SIGSEGV", "SIGABRT")  # other signals by their names
 PUBLISH_OUTCOMES = ("confirmed", "refused", "unknown")
 _DURATION = (
     0.005,
@@ -75,6 +76,10 @@ class Metrics:
             "brokerjobs_threads_abandoned", "Threads left behind by jobs that outran their timeout.", ["queue"],
             registry=self.registry,
         )  # fmt: skip
+        self.child_deaths = Counter(
+            "brokerjobs_child_deaths", "Child processes that died under a job, by cause.", ["queue", "cause"],
+            registry=self.registry,
+        )  # fmt: skip
         self.published = Counter(
             "brokerjobs_jobs_published",
             "Messages published, by outcome.",
@@ -118,6 +123,8 @@ class Metrics:
         self.wait.labels(queue)
         self.in_progress.labels(queue)
         self.abandoned.labels(queue)
+        for cause in DEATH_CAUSES:
+            self.child_deaths.labels(queue, cause)
         self.settle_failures.labels(queue)
         self.paused.labels(queue)
         for how in RECOGNISED:

@@ -21,7 +21,7 @@ class Retried:
 
     Args:
         delay: seconds.
-        reason: failed, retry_later, unknown_job or not_before.
+        reason: failed, crashed, retry_later, unknown_job or not_before.
         failure: what went wrong, if anything did.
         spends: whether this run counts as an attempt.
         began: when the run began, milliseconds since the epoch; 0 when it did not run.
@@ -39,7 +39,7 @@ class DeadLettered:
     """Put it into the dead letter queue, for people.
 
     Args:
-        reason: exhausted, failed, rejected, expired, unknown_job, arguments, json, encoding, content_type,
+        reason: exhausted, failed, crashed, rejected, expired, unknown_job, arguments, json, encoding, content_type,
             too_large.
         failure: what went wrong.
     """

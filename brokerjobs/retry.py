@@ -105,6 +105,7 @@ class Retry:
         *,
         elapsed: float = 0.0,
         rng: Callable[[], float] = random.random,
+        is_its_own: bool = True,
     ) -> float | None:
         """Seconds until the next attempt, or None when this was the last.
 
@@ -113,9 +114,10 @@ class Retry:
             error: what it raised.
             elapsed: seconds since the first attempt began.
             rng: gives a number from 0 to below 1.
+            is_its_own: False for an error that the job did not raise, of which `on` and `retry` say nothing.
         """
         state = self._state(attempt, error, elapsed)
-        if not self._wanted(error, state):
+        if is_its_own and not self._wanted(error, state):
             return None
         pause = self._pause(attempt, rng, state)
         if state is not None:

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         default=30.0, description="wait before a job that no worker knows is looked at again"
     )
     unknown_job_tries: int = Field(default=3, ge=0, description="how often it waits so before it is dead")
+    max_crashes: int = Field(
+        default=3, ge=1, description="deaths of its process after which a job is dead, reason `crashed`"
+    )
     sweep_interval: Seconds = Field(
         default=60.0, gt=0, description="how often a worker looks for unrouted jobs that it could take"
     )

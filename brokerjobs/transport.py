@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from brokerjobs.message import Message
+from brokerjobs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Sender(Protocol):
 
 
 _sender: Sender | None = None
+_settings: Settings | None = None
 _lock = threading.Lock()
 # A fork waits until no other thread makes the sender: in the child that thread, and the end of its work, is missing.
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -62,8 +64,14 @@ def sender() -> Sender:
             if _sender is None:
                 # By name: the client stands above this module and imports it.
                 client = importlib.import_module("brokerjobs.client")
-                _sender = cast(Sender, client.Client())
+                _sender = cast(Sender, client.Client(settings=_settings))
     return _sender
+
+
+def use_settings(settings: Settings) -> None:
+    """Let a default sender that is made later use these settings, not those of the environment."""
+    global _settings
+    _settings = settings
 
 
 def use_sender(sender: Sender | None) -> Sender | None:

@@ -33,6 +33,7 @@ from brokerjobs.chores import STALLED, Chores
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, NotConsuming
 from brokerjobs.executor import Executor, Threads
+from brokerjobs.isolation import processes_for
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
@@ -128,9 +129,11 @@ class Worker:
             for consumer, executor in self._executors.items():
                 started.append((consumer, executor))
                 await self._call_hooks(consumer.startup, executor, "start-up hook")
+                await executor.start()
             return await self._work()
         finally:
             for consumer, executor in reversed(started):
+                await executor.close()
                 with suppress(ConfigurationError):
                     await self._call_hooks(consumer.shutdown, executor, "shut-down hook")
             await self._publisher.close()
@@ -153,9 +156,11 @@ class Worker:
             executor = self._executors[consumer] = Executor(
                 consumer,
                 threads,
+                processes_for(consumer, settings, settings.concurrency, self._metrics),
                 max_message_size=settings.max_message_size,
                 unknown_job_delay=settings.unknown_job_delay,
                 unknown_job_tries=settings.unknown_job_tries,
+                max_crashes=settings.max_crashes,
                 on_abandoned=self._metrics.abandoned.labels(consumer.queue).inc,
             )
             slots = shared if self._strict else Slots(settings.concurrency)

@@ -101,6 +101,7 @@ def next_attempt(message: Message, outcome: Retried, queue: str, names: Names) -
     copy = message.copy(
         attempt=message.attempt + outcome.spends,
         unknown=message.unknown + (outcome.reason == "unknown_job"),
+        crashes=message.crashes + (outcome.reason == "crashed"),
         not_before=0,
         due=now + int(outcome.delay * 1000),
         first_at=message.first_at or outcome.began,
@@ -122,7 +123,10 @@ def dead_letter(message: Message, outcome: DeadLettered, queue: str, names: Name
         "traceback": failure.traceback,
         "worker": f"{socket.gethostname()}:{os.getpid()}",
     }
-    copy = message.copy(died_at=now, marks={name: text for name, text in marks.items() if text})
+    crashes = message.crashes + (outcome.reason == "crashed")
+    copy = message.copy(
+        died_at=now, crashes=crashes, marks={name: text for name, text in marks.items() if text}
+    )
     return Publication(names.dead_exchange, queue, copy)
 
 

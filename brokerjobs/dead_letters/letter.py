@@ -166,6 +166,8 @@ def replay_of(letter: DeadLetter, names: Names, *, now: float, delay: float = 0.
         first_at=0,
         unknown=0,
         died_at=0,
+        crashes=min(1, original.crashes),  # isolated from the start, and with most of its lives back
+        redeliveries=0,
     )
     exchange, key = topology.route_to_queue(names, letter.queue, delay)
     return Publication(exchange, key, copy)

@@ -1,4 +1,4 @@
-"""execute(message) → Outcome: find the job, decode, check, run within its timeout, judge.
+"""execute(message) → Outcome: find the job, decode, check, let it run, judge.
 
 Each step may end the run with its own outcome; a job's failure is an outcome, never an exception here.
 Only a cancellation from outside (a drain that ran out of time) passes through.
@@ -7,31 +7,27 @@ Only a cancellation from outside (a drain that ran out of time) passes through.
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
-from brokerjobs import payload
 from brokerjobs.consumer import Consumer
 from brokerjobs.context import Context, current
 from brokerjobs.delay import LONGEST
 from brokerjobs.durations import seconds, text
-from brokerjobs.errors import ConfigurationError, JobTimeout, Reject, RetryLater, UndecodableMessage
+from brokerjobs.errors import ConfigurationError, JobCrashed, Reject, RetryLater, UndecodableMessage
+from brokerjobs.executor.processes import Processes
+from brokerjobs.executor.running import Arguments, Runner, arguments_of
 from brokerjobs.executor.threads import Threads
 from brokerjobs.failure import Failure
 from brokerjobs.job import Hook, Job
 from brokerjobs.logs import log
 from brokerjobs.message import Message
-from brokerjobs.middleware import compose
 from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
 from brokerjobs.retry import Retry
-from brokerjobs.signature import ArgumentError
 
-HOOK_TIMEOUT = 30.0  # seconds
-CANCEL_GRACE = 5.0  # seconds that an async job has to end after its timeout
 UNKNOWN_JOB = "unknown_job"
+CRASHED = "crashed"
 
 Decide = Callable[[Outcome], None]
 
@@ -42,9 +38,11 @@ class Executor:
     Args:
         consumer: whose jobs.
         threads: where plain functions run.
+        processes: where isolated jobs run; without it they run here, like all others.
         max_message_size: bytes of body above which a message is not even decoded.
         unknown_job_delay: seconds between looks at a message whose job nobody knows.
         unknown_job_tries: how often it waits so.
+        max_crashes: deaths of its process after which a job is dead.
         on_abandoned: told when a thread is left behind.
     """
 
@@ -52,27 +50,51 @@ class Executor:
         self,
         consumer: Consumer,
         threads: Threads,
+        processes: Processes | None = None,
         *,
         max_message_size: int = 1024 * 1024,
         unknown_job_delay: float = 30.0,
         unknown_job_tries: int = 3,
+        max_crashes: int = 3,
         on_abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
-        self._threads = threads
+        self._runner = Runner(consumer, threads, on_abandoned)
+        self._processes = processes
         self._max_message_size = max_message_size
         self._unknown_job_delay = unknown_job_delay
         self._unknown_job_tries = unknown_job_tries
-        self._on_abandoned = on_abandoned
+        self._max_crashes = max_crashes
+        self._said_in_place = False
+
+    async def start(self) -> None:
+        """Start a process where one will be needed.
+
+        Raises:
+            ConfigurationError: it cannot work.
+        """
+        if self._processes is not None and any(job.isolate for job in self._consumer.jobs.values()):
+            await self._processes.start()
+
+    async def close(self) -> None:
+        """End the processes that were started."""
+        if self._processes is not None:
+            await self._processes.close()
 
     async def execute(
-        self, message: Message, *, redelivered: bool = False, decide: Decide = lambda _: None
+        self,
+        message: Message,
+        *,
+        redelivered: bool = False,
+        suspect: bool = False,
+        decide: Decide = lambda _: None,
     ) -> Outcome:
         """Run the message's job and judge how it went.
 
         Args:
             message: what to run.
             redelivered: for the job to know.
+            suspect: it may have killed a worker, so it runs in a child process.
             decide: told a decision that the job takes by hand, on the loop, while it still runs.
         """
         if (early_or_late := self._too_early_or_late(message)) is not None:
@@ -81,10 +103,11 @@ class Executor:
         if job is None:
             return self._unknown(message)
         try:
-            arguments = self._arguments(job, message)
+            arguments = arguments_of(job, message, self._max_message_size)
         except UndecodableMessage as error:
             return DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
-        return await self._run(job, message, arguments, redelivered, decide)
+        context = self._context(job, message, arguments, redelivered, decide)
+        return await self._run(job, context, self._place(job, suspect))
 
     def _too_early_or_late(self, message: Message) -> Outcome | None:
         now = time.time() * 1000
@@ -108,31 +131,11 @@ class Executor:
             return Retried(delay=self._unknown_job_delay, reason=UNKNOWN_JOB, failure=failure, spends=False)
         return DeadLettered(reason=UNKNOWN_JOB, failure=failure)
 
-    def _arguments(self, job: Job[..., Any], message: Message) -> dict[str, Any]:
-        if len(message.body) > self._max_message_size:
-            raise UndecodableMessage(
-                "too_large",
-                f"the body is {len(message.body):,} bytes, above the limit of {self._max_message_size:,}",
-            )
-        if job.signature.is_raw:
-            return {"body": message.body}
-        args, kwargs = payload.decode(message.body, message.content_type, message.content_encoding)
-        try:
-            return job.signature.bind(tuple(args), kwargs)
-        except ArgumentError as error:
-            raise UndecodableMessage("arguments", str(error)) from None
-
-    async def _run(
-        self,
-        job: Job[..., Any],
-        message: Message,
-        arguments: dict[str, Any],
-        redelivered: bool,
-        decide: Decide,
-    ) -> Outcome:
+    def _context(
+        self, job: Job[..., Any], message: Message, arguments: Arguments, redelivered: bool, decide: Decide
+    ) -> Context:
         loop = asyncio.get_running_loop()
-        began = time.time()
-        context = Context(
+        return Context(
             message=message,
             queue=self._consumer.queue,
             arguments=arguments,
@@ -141,10 +144,23 @@ class Executor:
             max_attempts=job.retry.max_attempts,
             _decide=lambda outcome: _on(loop, decide, outcome),
         )
+
+    def _place(self, job: Job[..., Any], suspect: bool) -> Processes | None:
+        """The processes, if the job is to run in one."""
+        if suspect and self._processes is None and not self._said_in_place:
+            self._said_in_place = True
+            log.warning("suspect not isolated", queue=self._consumer.queue, job=job.name,
+                        hint="no other process could import this consumer")  # fmt: skip
+        return self._processes if suspect or job.isolate else None
+
+    async def _run(self, job: Job[..., Any], context: Context, processes: Processes | None) -> Outcome:
+        began = time.time()
         token = current.set(context)
         try:
-            call = functools.partial(self._call, job, arguments)
-            result = await _contained(compose(self._consumer.middleware, context, call)())
+            if processes is None:
+                result = await self._runner.run(job, context, timeout=job.timeout)
+            else:
+                result = await processes.run(job, context)
         except Exception as error:
             return await self._failed(job, context, error, began)
         else:
@@ -153,36 +169,10 @@ class Executor:
         finally:
             current.reset(token)
 
-    async def _call(self, job: Job[..., Any], arguments: dict[str, Any]) -> Any:
-        if job.is_async:
-            return await _within(job.function(**arguments), job)
-        result = await self._in_thread(functools.partial(job.function, **arguments), job.timeout, job.name)
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(
-                f"{job.name} is a plain function and returned a coroutine, of which nothing ran: "
-                "declare it async def, also where a decorator wraps it"
-            )
-        return result
-
-    async def _in_thread(self, function: Callable[[], Any], timeout: float, what: str) -> Any:
-        call = self._threads.submit(function)
-        try:
-            async with asyncio.timeout(timeout):
-                await call.done
-        except TimeoutError:
-            self._threads.abandon(call)
-            self._on_abandoned()
-            log.warning("thread abandoned", job=what, timeout=timeout)
-            raise JobTimeout(
-                f"{what} took longer than its timeout of {text(timeout)}; its thread cannot be ended and goes on"
-            ) from None
-        except asyncio.CancelledError:
-            self._threads.abandon(call)
-            raise
-        return call.outcome()
-
     async def _failed(self, job: Job[..., Any], context: Context, error: Exception, began: float) -> Outcome:
+        if isinstance(error, JobCrashed):
+            log.error("job crashed", job=job.name, id=context.id, queue=context.queue, attempt=context.attempt,
+                      exit=error.exit)  # fmt: skip
         if context.decision is not None:
             # The job has already decided about its message; only people still want to know of the error.
             log.warning(
@@ -203,18 +193,23 @@ class Executor:
                 return DeadLettered(reason="rejected", failure=Failure.of(error))
             case RetryLater():
                 return _later(error, began_ms)
+            case JobCrashed() if context.message.crashes + 1 >= self._max_crashes:
+                return DeadLettered(reason=CRASHED, failure=Failure.of(error))
         message, retry = context.message, job.retry
         elapsed = max(0.0, time.time() - (message.first_at / 1000 or began))
+        crashed = isinstance(error, JobCrashed)
         try:
-            delay = retry.after(message.attempt, error, elapsed=elapsed)
+            delay = retry.after(message.attempt, error, elapsed=elapsed, is_its_own=not crashed)
             spent = delay is None and retry.retries(message.attempt, error, elapsed=elapsed)
         except Exception as broken:  # a strategy of the user's own: the default policy stands in for it
             log.error("retry policy failed", job=job.name, id=context.id, error=str(Failure.of(broken)))
             retry = Retry(retry.max_attempts)
             delay, spent = retry.after(message.attempt, error), True
+        failure = Failure.of(error)
         if delay is None:
-            return DeadLettered(reason="exhausted" if spent else "failed", failure=Failure.of(error))
-        return Retried(delay=delay, reason="failed", failure=Failure.of(error), began=began_ms)
+            reason = CRASHED if crashed else "exhausted" if spent else "failed"
+            return DeadLettered(reason=reason, failure=failure)
+        return Retried(delay=delay, reason=CRASHED if crashed else "failed", failure=failure, began=began_ms)
 
     async def _tell(self, job: Job[..., Any], event: str, context: Context, detail: Any) -> None:
         for hook in (*getattr(job.hooks, event), *getattr(self._consumer.hooks, event)):
@@ -226,52 +221,7 @@ class Executor:
 
     async def call_hook(self, hook: Hook, *args: Any) -> None:
         """Call a hook, plain or async, within a deadline; its error is the caller's to judge."""
-        name = getattr(hook, "__qualname__", str(hook))
-        if inspect.iscoroutinefunction(hook):
-            async with asyncio.timeout(HOOK_TIMEOUT):
-                await _contained(hook(*args))
-        else:
-            await _contained(self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name))
-
-
-async def _within(run: Awaitable[Any], job: Job[..., Any]) -> Any:
-    """Run a coroutine up to its timeout; one that swallows its cancellation is left behind."""
-    task = asyncio.ensure_future(_contained(run))
-    try:
-        done, _ = await asyncio.wait({task}, timeout=job.timeout)
-    except asyncio.CancelledError:
-        await _cancel(task)
-        raise
-    if done:
-        return task.result()
-    await _cancel(task)
-    if not task.done():
-        log.error("job ignores its timeout", job=job.name, timeout=job.timeout)
-    raise JobTimeout(f"{job.name} took longer than its timeout of {text(job.timeout)}")
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel it and wait a moment; however it ends, nobody asks for its result any more."""
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    task.cancel()
-    await asyncio.wait({task}, timeout=CANCEL_GRACE)
-
-
-async def _contained(run: Awaitable[Any]) -> Any:
-    """Run it so that what would end the program, or pass for a cancellation from outside, ends it alone."""
-    try:
-        return await run
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("it was cancelled from inside") from None
-    except GeneratorExit:  # not the job's: the loop has ended under it
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception):
-            raise
-        raise RuntimeError(f"it raised {Failure.of(error)}") from error
+        await self._runner.call_hook(hook, *args)
 
 
 def _later(error: RetryLater, began: int) -> Outcome:

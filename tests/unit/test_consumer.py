@@ -114,6 +114,10 @@ def test_consumer_that_cannot_work_is_refused(options: dict[str, Any], complaint
         ({"match": "a..b"}, "binding pattern"),
         ({"timeout": 0}, "timeout must be more than 0"),
         ({"priority": 10}, "priority must be 0 to 9"),
+        ({"memory_limit": "1 GiB"}, "isolate=True"),
+        ({"memory_limit": "much", "isolate": True}, "memory_limit must be bytes or a text such as"),
+        ({"memory_limit": 0, "isolate": True}, "memory_limit must be bytes"),
+        ({"memory_limit": True, "isolate": True}, "memory_limit must be bytes"),
     ],
 )
 def test_job_that_cannot_work_is_refused(options: dict[str, Any], complaint: str) -> None:
@@ -220,3 +224,12 @@ def test_name_is_stronger_than_any_pattern() -> None:
     assert special is not None
     assert other is not None
     assert (special.name, other.name) == ("audit.special", "audit.everything")
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"), [("512 MiB", 2**29), ("1GB", 10**9), (4096, 4096), (None, None)]
+)
+def test_memory_limit_is_bytes_or_a_text(given: int | str | None, bytes_: int | None) -> None:
+    job = Consumer("emails").job(name="welcome", isolate=True, memory_limit=given)(nothing)
+
+    assert (job.isolate, job.memory_limit) == (True, bytes_)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerjobs import discovery
+from brokerjobs import Consumer, discovery
 from brokerjobs.errors import ConfigurationError
 
 _numbers = itertools.count()
@@ -54,6 +54,24 @@ def test_queues_come_in_the_order_asked_for_and_once_each(package: Package) -> N
     name = package(emails=EMAILS, orders=ORDERS)
 
     assert queues(name, "orders", "emails", "orders") == ["orders", "emails"]
+
+
+def test_home_is_a_module_that_holds_the_consumer_one_of_the_package_first(package: Package) -> None:
+    name = package(emails=EMAILS)
+    (consumer,) = discovery.find(name, ["emails"])
+    sys.modules["f"] = sys.modules[f"{name}.emails"]
+    try:
+        assert discovery.home_of(consumer, name) == f"{name}.emails"
+        assert discovery.home_of(consumer, "elsewhere") == "f"
+    finally:
+        del sys.modules["f"]
+
+
+def test_consumer_of_a_function_or_of_the_program_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = Consumer("emails")
+    monkeypatch.setattr(sys.modules["__main__"], "consumer", consumer, raising=False)
+
+    assert discovery.home_of(consumer, "consumers") is None
 
 
 def test_without_a_name_all_are_found(package: Package) -> None:

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from brokerjobs import Consumer, Context, Message, Next, Reject, Retry, RetryLater, current_job
 from brokerjobs.delay import LONGEST
-from brokerjobs.executor import Executor, Threads, execution
+from brokerjobs.executor import Executor, Threads, running
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
 
 SHORT = 0.05  # seconds of a timeout that shall be reached
@@ -379,7 +379,7 @@ async def test_async_job_that_swallows_its_cancellation_fails_nevertheless(
 async def test_async_job_that_ignores_its_cancellation_is_left_behind(
     consumer: Consumer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "CANCEL_GRACE", SHORT)
+    monkeypatch.setattr(running, "CANCEL_GRACE", SHORT)
     let_go = asyncio.Event()
 
     @consumer.job(timeout=SHORT)
@@ -744,7 +744,7 @@ async def test_broken_hook_is_logged_and_changes_nothing(
 async def test_hook_that_hangs_ends_with_its_deadline(
     consumer: Consumer, run: Run, released: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "HOOK_TIMEOUT", SHORT)
+    monkeypatch.setattr(running, "HOOK_TIMEOUT", SHORT)
     job = consumer.job(name="yes")(lambda: 7)
 
     @job.on_success

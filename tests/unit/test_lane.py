@@ -691,6 +691,7 @@ class Defective(Executor):
         message: Message,
         *,
         redelivered: bool = False,
+        suspect: bool = False,
         decide: Callable[[Outcome], None] = lambda _: None,
     ) -> Outcome:
         raise ZeroDivisionError("a defect")

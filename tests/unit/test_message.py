@@ -64,6 +64,8 @@ MESSAGES = st.builds(
     first_at=NUMBERS,
     unknown=NUMBERS,
     died_at=NUMBERS,
+    crashes=NUMBERS,
+    redeliveries=NUMBERS,
     headers=st.dictionaries(HEADER_NAMES, AMQP_TEXT | st.booleans() | INT64, max_size=4),
     marks=st.dictionaries(st.sampled_from(OWN_TEXTS), SHORT, max_size=4),
 )

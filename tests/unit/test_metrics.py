@@ -12,7 +12,7 @@ from brokerjobs.errors import ConfigurationError
 from brokerjobs.metrics import OTHER, PUBLISH_OUTCOMES, Metrics
 from brokerjobs.outcome import WORDS
 
-LABELS = {"queue", "job", "outcome", "role", "how", "le"}
+LABELS = {"queue", "job", "outcome", "role", "how", "cause", "le"}
 
 
 def series(metrics: Metrics) -> list[tuple[str, dict[str, str], float]]:

@@ -318,3 +318,10 @@ def test_policy_that_cannot_work_is_refused(options: dict[str, Any], complaint: 
 )
 def test_policy_is_shown_in_a_line(retry: Retry, expected: str) -> None:
     assert repr(retry) == expected
+
+
+def test_what_the_job_did_not_raise_is_retried_whatever_the_policy_retries() -> None:
+    for policy in Retry(2, delays=[10], on=ConnectionError), Retry(2, delays=[10], never_on=Exception):
+        assert policy.after(1, OSError()) is None
+        assert policy.after(1, OSError(), is_its_own=False) == 10
+        assert policy.after(2, OSError(), is_its_own=False) is None

@@ -159,6 +159,17 @@ def test_unknown_job_is_counted() -> None:
     assert (copy.unknown, again.unknown, again.attempt) == (1, 2, 2)
 
 
+def test_crashes_are_counted_in_the_next_attempt_and_in_the_dead_letter() -> None:
+    crashed = Retried(delay=1, reason="crashed", failure=FAILURE)
+
+    assert next_attempt(MESSAGE, RETRIED, "emails", NAMES).message.crashes == 0
+    once = arrived(next_attempt(MESSAGE, crashed, "emails", NAMES))
+    assert (once.crashes, once.attempt) == (1, 3)
+    last = dead_letter(once, DeadLettered(reason="crashed", failure=FAILURE), "emails", NAMES)
+    assert arrived(last).crashes == 2
+    assert arrived(dead_letter(once, DEAD, "emails", NAMES)).crashes == 1
+
+
 def test_wish_to_run_later_is_granted_once() -> None:
     wishing = MESSAGE.copy(not_before=2_000_000_000_000)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from brokerjobs import ConfigurationError, Consumer, Message, Reject, Retry, current_job
@@ -137,3 +139,15 @@ def test_run_takes_a_job_for_that_of_its_own_queue_although_others_listen() -> N
 
     assert run(job.message()).result == "run"
     assert run(job.message(), listener).result == "heard"
+
+
+def test_isolated_job_runs_here() -> None:
+    consumer = Consumer("emails")
+
+    @consumer.job(isolate=True, memory_limit="1 GiB")
+    def welcome() -> int:
+        return os.getpid()
+
+    ran = run(welcome.message(), consumer)
+
+    assert ran.result == os.getpid()

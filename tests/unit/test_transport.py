@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from brokerjobs import transport
 from brokerjobs.client import Client
+from brokerjobs.settings import Settings
 from brokerjobs.testing import Recorder
 from brokerjobs.transport import sender, use_sender
 
@@ -22,6 +25,17 @@ def test_sender_given_back_is_the_one_before() -> None:
     assert use_sender(first) is None
     assert use_sender(second) is first
     assert use_sender(None) is second
+
+
+def test_default_sender_is_made_from_settings_given_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_settings", None)
+    given = Settings(namespace="shop")
+
+    transport.use_settings(given)
+
+    made = sender()
+    assert isinstance(made, Client)
+    assert made.settings is given
 
 
 def test_default_sender_is_one_client_for_all_threads() -> None:
