@@ -21,6 +21,8 @@ UNDONE = 20.0
 AFTERMATH = 5.0
 # A copy is published when its run ends, and its worker needs a moment for that.
 COPIED = 2.0
+# A process that ended by itself is seen so a moment later.
+SEEN = 1.0
 SLACK = 0.05
 
 
@@ -74,16 +76,17 @@ class Causes:
             if self._shaken(since, since + COPIED, "resend"):
                 return "copy unsure"
         # On its way through the delay levels the broker itself publishes it, with confirms of its own.
-        return "broker fault" if self._shaken(since, at, "undo") else ""
+        return "broker fault" if self._shaken(since, at, "echo") else ""
 
     def _delivered_again(self, earlier: Run, again: Run) -> str:
         if not again.redelivered:
             return ""
         window = earlier.started - SLACK, again.started + SLACK
-        if self._died(earlier, window):
+        if self._died(earlier, (window[0], window[1] + SEEN)):
             return "killed"
-        if self._has_notice(again.id, "job released", window):
-            return "released"
+        for event, cause in ("job released", "released"), ("failpoint", "failpoint"):
+            if self._has_notice(again.id, event, window):
+                return cause
         if self._undone(earlier, again):
             return "broker crash"
         if self._absorbing and (earlier.worker, earlier.pid) == (again.worker, again.pid):

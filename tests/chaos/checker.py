@@ -52,6 +52,8 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     recovery_seconds: float | None = None
     late_ms: dict[str, float] = field(default_factory=dict)
+    told: Counter[str] = field(default_factory=Counter)
+    rabbitmq: str = ""
     violations: list[Violation] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
@@ -85,6 +87,7 @@ class Report:
             "faults": dict(sorted(self.faults.items())),
             "recovery_seconds": self.recovery_seconds,
             "late_ms": self.late_ms,
+            "told": dict(sorted(self.told.items())),
             "violations": {kind: self.count(kind) for kind in kinds},
         }
 
@@ -139,6 +142,11 @@ def check(history: History, *, max_attempts: int, absorbing: bool = True) -> Rep
         report.violations += _delays(id, job, lateness)
         report.violations += _repeats(id, job, causes, report)
     report.late_ms = _percentiles(lateness)
+    report.violations += [
+        Violation("defect", notice.id, f"{notice.worker}: {notice.text}")
+        for notice in history.notices
+        if notice.event == "defect"
+    ]
     report.recovery_seconds, slow = recovery(history)
     report.violations += [Violation("slow", "", text) for text in slow]
     report.violations += [Violation("growth", "", text) for text in growth(history)]

@@ -84,9 +84,9 @@ class Fault:
         kind: such as `broker-kill`.
         began, ended: when it was broken and when it was whole again.
         target: the process that was hit, or the queue that was deleted.
-        effects: what it can do to messages: `resend` (a publish may go unconfirmed), `redeliver` (deliveries
-            may come back), `undo` (what was settled lately may come back), `freeze` (its target stands still),
-            `delete` (its target's messages are gone).
+        effects: what it can do to messages. `resend`: a publish may go unconfirmed. `undo`: what was settled
+            lately may come back. `echo`: the broker may publish again what it moves between queues. `freeze`: its
+            target stands still. `delete`: its target's messages are gone.
     """
 
     kind: str
@@ -98,13 +98,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A line of a worker's own log, or the end of its process (`event` is then `died`)."""
+    """A line of a worker's log, the end of its process (`died`), a `failpoint`, or what nobody foresaw (`defect`)."""
 
     worker: str
     event: str
     at: float
     id: str = ""
     pid: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

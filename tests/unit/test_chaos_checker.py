@@ -123,9 +123,11 @@ UNFINISHED = run(finished=NEVER, succeeded=None)
         pytest.param("killed", Notice(worker="w1", event="died", at=105.0, pid=1), UNFINISHED,
                      {"pid": 7}, id="a child killed"),
         pytest.param("killed", Notice(worker="w1", event="died", at=105.0), UNFINISHED,
-                     {"at": 111.0}, id="killed in time"),
+                     {"at": 112.0}, id="killed in time"),
         pytest.param("released", Notice(worker="w1", event="job released", at=105.0, id="a"), UNFINISHED,
                      {"id": "b"}, id="released"),
+        pytest.param("failpoint", Notice(worker="w1", event="failpoint", at=105.0, id="a"), run(),
+                     {"id": "b"}, id="failpoint"),
         pytest.param("frozen", fault("freeze", target="w1"), UNFINISHED, {"target": "w2"}, id="frozen"),
         pytest.param("frozen", fault("freeze", target="w1"), UNFINISHED, {"began": 111.0, "ended": 112.0},
                      id="frozen in time"),
@@ -168,9 +170,9 @@ def test_a_second_delivery_needs_a_cause_that_fits(
                       again(hop=1, started=113.0), fault("resend", began=103.0)], id="copy unsure"),
         pytest.param("broker fault",
                      [send(), failed(finished=100.3), run(hop=1, started=112.0),
-                      again(hop=1, started=113.0), fault("undo")],
+                      again(hop=1, started=113.0), fault("echo")],
                      [send(), failed(finished=100.3), run(hop=1, started=112.0),
-                      again(hop=1, started=113.0), fault("undo", began=114.0, ended=115.0)], id="in the levels"),
+                      again(hop=1, started=113.0), fault("echo", began=116.0, ended=117.0)], id="in the levels"),
     ],
 )  # fmt: skip
 def test_a_second_copy_needs_a_cause_that_fits(
@@ -203,6 +205,10 @@ def test_a_process_must_recognise_what_it_has_run_itself(evidence: Any) -> None:
     assert kinds(checked(send(), run(), same, evidence, absorbing=False)) == []
 
 
+def test_what_nobody_foresaw_is_reported() -> None:
+    assert kinds(checked(send(), run(), Notice(worker="w1", event="defect", at=105.0))) == ["defect"]
+
+
 def test_a_dead_letter_twice_needs_a_cause() -> None:
     letters = [send(end="dead"), failed(finished=105.0), dead(), dead()]
     assert kinds(checked(*letters)) == ["unexplained"]
@@ -233,7 +239,7 @@ def steady(began: float, ended: float, per_second: int) -> list[Any]:
 def test_throughput_must_come_back(
     after: list[tuple[int, int, int]], seconds: float | None, violations: list[str]
 ) -> None:
-    parts = [*steady(100, 110, 10), *(part for phase in after for part in steady(*phase)), fault("redeliver")]
+    parts = [*steady(100, 110, 10), *(part for phase in after for part in steady(*phase)), fault()]
     report = checked(*parts, calm=(100.0, 110.0), healed=200.0, loaded_until=float(after[-1][1]))
     assert kinds(report) == violations
     assert report.recovery_seconds == (seconds if seconds is None else pytest.approx(seconds, abs=1.0))
@@ -245,7 +251,7 @@ def test_a_process_that_gathers_things_is_reported(what: str) -> None:
     later = replace(held, at=310.0)
     more: Callable[[Sample], Sample] = lambda sample: replace(sample, **{what: getattr(sample, what) * 10})  # noqa: E731
     times: dict[str, Any] = {"calm": (100.0, 110.0), "healed": 200.0, "loaded_until": 300.0}
-    load = [*steady(100, 110, 10), *steady(200, 220, 10), fault("redeliver")]
+    load = [*steady(100, 110, 10), *steady(200, 220, 10), fault()]
     assert kinds(checked(*load, held, later, **times)) == []
     assert kinds(checked(*load, held, more(later), **times)) == ["growth"]
     assert kinds(checked(*load, held, more(replace(later, at=250.0)), later, **times)) == []

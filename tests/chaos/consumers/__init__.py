@@ -1,0 +1,1 @@
+"""Jobs that journal each of their runs, and do what their arguments say."""

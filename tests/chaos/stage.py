@@ -1,0 +1,137 @@
+"""Where a run happens: a broker, proxies in front of it, workers and publishers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from brokerjobs.node.fetch import default_cache, fetch
+from brokerjobs.node.private import PrivateNode
+from tests.chaos.entry import held
+from tests.chaos.fleet import Fleet, Member
+from tests.chaos.journal import Journal
+from tests.chaos.ledger import Ledger
+from tests.chaos.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[2]
+SECOND = "second"
+QUEUES = ("swift", "steady", "brief")
+SAMPLING = 2.0
+# What a delay level moves onward is tried again after this when its target did not confirm; 180 s by default.
+ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n"
+
+
+class Stage:
+    """Everything that runs, and the ledger of it.
+
+    Args:
+        plan: what for.
+        folder: for journals; a temporary one, removed at the end, when None.
+    """
+
+    def __init__(self, plan: Plan, folder: Path | None = None) -> None:
+        self.plan = plan
+        self._stack = ExitStack()
+        self.folder = folder or Path(self._stack.enter_context(_temporary_folder()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.folder)
+        self.journal = Journal(self.folder / "nemesis.jsonl")
+        self._sampled = 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def version(self) -> str:
+        return ".".join(map(str, self.node.version))
+
+    def look(self) -> None:
+        """Take in what has been journalled, and what processes hold by now."""
+        self.ledger.read()
+        if time.monotonic() - self._sampled > SAMPLING:
+            self._sampled = time.monotonic()
+            for member in list(self.fleet.members.values()):
+                if "tests.chaos.entry" not in member.command and member.process is not None:
+                    with suppress(OSError, KeyError):
+                        self.journal.note("sample", process=member.title, **held(member.pid))
+
+    def _open(self) -> None:
+        installation = fetch(self.plan.rabbitmq, default_cache())
+        self.node = self._stack.enter_context(PrivateNode(installation, advanced=ADVANCED))
+        self.fleet = Fleet(self.folder, _environment(self.plan))
+        self._stack.callback(self.fleet.close)
+        for member in _workers(self.node.url, second_type(self.node)):
+            self.fleet.add(member)
+        self.fleet.wait_consuming()
+        for member in _publishers(self.node.url, self.plan):
+            self.fleet.add(member)
+
+
+def second_type(node: PrivateNode) -> str:
+    """The type of the second namespace's queues: not that which the first gets by itself."""
+    return "classic" if node.version >= (4, 3) else "quorum"
+
+
+def _workers(url: str, second: str) -> list[Member]:
+    consume = ("consume", *QUEUES)
+    plain, watched = ("-m", "brokerjobs", *consume), ("-m", "tests.chaos.entry", *consume)
+    first = {"BROKERJOBS_URL": url}
+    other = {**first, "BROKERJOBS_NAMESPACE": SECOND, "BROKERJOBS_QUEUE_TYPE": second}
+    return [
+        Member("worker-a", watched, first),  # lives through it all
+        Member("worker-b", watched, first),
+        Member("worker-c", plain, first),
+        Member("worker-d", watched, other),
+        Member("worker-e", plain, other),
+    ]
+
+
+def _publishers(url: str, plan: Plan) -> list[Member]:
+    def member(name: str, style: str, seed: int) -> Member:
+        command = ("-m", "tests.chaos.publisher", style, str(plan.rate / 2), str(seed), "", SECOND)
+        return Member(name, command, {"BROKERJOBS_URL": url})
+
+    return [
+        member("publisher-a", "blocking", 2 * plan.seed),
+        member("publisher-b", "asyncio", 2 * plan.seed + 1),
+    ]
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BROKERJOBS_")}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "BROKERJOBS_CONSUMERS": "tests.chaos.consumers",
+        "BROKERJOBS_LOG_FORMAT": "json",
+        "BROKERJOBS_HEARTBEAT": str(plan.heartbeat),
+        "BROKERJOBS_CONNECT_TIMEOUT": "5s",
+        "BROKERJOBS_SWEEP_INTERVAL": "2s",
+        "BROKERJOBS_DRAIN_TIMEOUT": "10s",
+    }
+
+
+class _temporary_folder:  # noqa: N801  (read as a function)
+    def __enter__(self) -> str:
+        self._path = tempfile.mkdtemp(prefix="brokerjobs-chaos-")
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
