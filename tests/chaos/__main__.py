@@ -24,7 +24,7 @@ def main() -> int:
 
     kept = os.environ.get("JOURNALS")
     report = trial.run(plan, folder=Path(kept) if kept else None, say=say)
-    invalid = trial.why_invalid(report, plan, ())
+    invalid = trial.why_invalid(report, plan)
     for violation in report.violations[:SHOWN]:
         say(f"{violation.kind.upper()} {violation.id}: {violation.text}")
     print(json.dumps(trial.as_json(report, plan, invalid)))

@@ -54,6 +54,8 @@ class Report:
     late_ms: dict[str, float] = field(default_factory=dict)
     told: Counter[str] = field(default_factory=Counter)
     rabbitmq: str = ""
+    required: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
     violations: list[Violation] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
@@ -85,6 +87,7 @@ class Report:
             "recovered": self.recovered,
             "excused": self.excused,
             "faults": dict(sorted(self.faults.items())),
+            "not_run": self.not_run,
             "recovery_seconds": self.recovery_seconds,
             "late_ms": self.late_ms,
             "told": dict(sorted(self.told.items())),

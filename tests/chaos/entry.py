@@ -23,7 +23,6 @@ from brokerjobs import cli
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.settlement import Settlement
-from brokerjobs.message import Message
 from brokerjobs.outcome import Outcome, word
 from brokerjobs.worker import Ending, Worker
 from tests.chaos.journal import FOLDER, NAME, Journal, of_this_process
@@ -33,7 +32,7 @@ DEEDS = ("exit", "raise", "stall")
 STALL = 6.0  # seconds
 SAMPLING = 2.0
 
-_gap: ContextVar[tuple[str, str]] = ContextVar("gap", default=("", ""))
+_gap: ContextVar[str] = ContextVar("gap", default="")
 
 
 def failpoint(folder: Path, process: str) -> Path:
@@ -52,23 +51,21 @@ class Failpoints:
     def install(self) -> None:
         failpoints = self
 
-        async def settle(
-            settlement: Settlement, delivery: Delivery, message: Message, outcome: Outcome
-        ) -> None:
-            token = _gap.set((word(outcome), message.id))
+        async def settle(settlement: Settlement, delivery: Delivery, outcome: Outcome) -> None:
+            token = _gap.set(word(outcome))
             try:
-                await failpoints._settle(settlement, delivery, message, outcome)
+                await failpoints._settle(settlement, delivery, outcome)
             finally:
                 _gap.reset(token)
 
         async def ack(delivery: Delivery) -> None:
-            await failpoints.reach(*_gap.get())
+            await failpoints.reach(_gap.get(), delivery)
             await failpoints._ack(delivery)
 
         _replace(Settlement, settle)
         _replace(Delivery, ack)
 
-    async def reach(self, gap: str, id: str) -> None:
+    async def reach(self, gap: str, delivery: Delivery) -> None:
         """Do here what the file asks for, if it means this gap."""
         if not self._path.exists():
             return
@@ -76,6 +73,7 @@ class Failpoints:
         if wanted != gap:
             return
         self._path.unlink()
+        id = str(delivery.properties.get("message_id"))
         self._journal.note("failpoint", id=id, text=f"{gap} {deed}", pid=os.getpid())
         match deed:
             case "exit":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -13,11 +14,13 @@ from typing import Self
 
 from brokerjobs.node.fetch import default_cache, fetch
 from brokerjobs.node.private import PrivateNode
+from tests.chaos import operator
 from tests.chaos.entry import held
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.journal import Journal
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import Plan
+from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = "second"
@@ -43,6 +46,8 @@ class Stage:
         self.ledger = Ledger(self.folder)
         self.journal = Journal(self.folder / "nemesis.jsonl")
         self._sampled = 0.0
+        self.disk: operator.Disk | None = None
+        self.proxies: dict[str, Proxy] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -71,16 +76,44 @@ class Stage:
                     with suppress(OSError, KeyError):
                         self.journal.note("sample", process=member.title, **held(member.pid))
 
+    def victims(self, what: str) -> tuple[str, ...]:
+        """Members that may be killed or frozen: never worker-a, whose growth is measured."""
+        return _VICTIMS[what]
+
     def _open(self) -> None:
-        installation = fetch(self.plan.rabbitmq, default_cache())
-        self.node = self._stack.enter_context(PrivateNode(installation, advanced=ADVANCED))
+        self.node = self._stack.enter_context(self._make_node())
+        for user in "worker", "publisher":
+            operator.add_user(self.node, user)
+            self.proxies[f"{user}s"] = self._stack.enter_context(Proxy(self.node.ports.amqp))
         self.fleet = Fleet(self.folder, _environment(self.plan))
         self._stack.callback(self.fleet.close)
-        for member in _workers(self.node.url, second_type(self.node)):
+        for member in _workers(self._url("worker"), second_type(self.node)):
             self.fleet.add(member)
         self.fleet.wait_consuming()
-        for member in _publishers(self.node.url, self.plan):
+        for member in _publishers(self._url("publisher"), self.plan):
             self.fleet.add(member)
+
+    def _make_node(self) -> PrivateNode:
+        installation = fetch(self.plan.rabbitmq, default_cache())
+        conf = f"disk_free_limit.absolute = {operator.DISK_LIMIT}"
+        folder = None
+        if "disk-full" in (self.plan.faults or ("disk-full",)) and operator.Disk.is_possible():
+            disk = operator.Disk(Path(self._stack.enter_context(_temporary_folder())) / "disk")
+            with suppress(subprocess.CalledProcessError):
+                disk.mount()
+                self._stack.callback(disk.unmount)
+                self.disk, folder = disk, disk.folder / "node"
+        return PrivateNode(installation, conf=conf, advanced=ADVANCED, folder=folder)
+
+    def _url(self, user: str) -> str:
+        return f"amqp://{user}:{operator.PASSWORD}@127.0.0.1:{self.proxies[f'{user}s'].port}/%2F"
+
+
+_VICTIMS = {
+    "worker": ("worker-c", "worker-d", "worker-e"),
+    "publisher": ("publisher-a", "publisher-b"),
+    "entry": ("worker-b", "worker-d"),
+}
 
 
 def second_type(node: PrivateNode) -> str:

@@ -1,0 +1,200 @@
+"""The faults. Each is a generator: it yields what it hits, breaks it, yields for how long, and mends it.
+
+One that cannot fire now ends before the first yield.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from brokerjobs.node.private import PrivateNode
+from tests.chaos import leftovers, operator
+from tests.chaos.entry import DEEDS, GAPS, STALL, failpoint
+from tests.chaos.proxy import Mode
+from tests.chaos.stage import SECOND, Stage
+from tests.waiting import eventually
+
+Course = Iterator[str | float]
+
+SETTLED = (
+    2.5  # seconds after the declare of a quorum queue during which its node is not killed (a broker defect)
+)
+REACHED = 20.0  # seconds for a failpoint to be reached
+SHORT, LONG = (1.0, 4.0), (3.0, 8.0)  # seconds that a fault lasts
+# Some of these outlast the heartbeats, some do not.
+FREEZE = (3.0, 8.0, 20.0)
+
+
+@dataclass(slots=True)
+class Scene:
+    """What faults act on.
+
+    Args:
+        stage: the processes, the broker, the proxies.
+        rng: seeded.
+        fired: how often each kind has fired, so that the next time can be another way.
+    """
+
+    stage: Stage
+    rng: random.Random
+    fired: dict[str, int]
+
+    @property
+    def node(self) -> PrivateNode:
+        return self.stage.node
+
+    def turn(self, kind: str) -> int:
+        return self.fired.get(kind, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault.
+
+    Args:
+        name: `broker-kill`.
+        effects: see `history.Fault`.
+        course: makes it happen.
+        where: whether this stage can have it at all.
+    """
+
+    name: str
+    effects: frozenset[str]
+    course: Callable[[Scene], Course]
+    where: Callable[[Stage], bool] = lambda _: True
+
+
+def broker_kill(scene: Scene) -> Course:
+    yield "broker"
+    scene.node.kill()
+    yield scene.rng.uniform(*SHORT)
+    scene.node.start()
+
+
+def broker_stop(scene: Scene) -> Course:
+    yield "broker"
+    scene.node.pause()
+    yield scene.rng.choice(FREEZE)
+    scene.node.resume()
+
+
+def connections_closed(scene: Scene) -> Course:
+    yield "workers and publishers"
+    for user in "worker", "publisher":
+        operator.close_connections(scene.node, user)
+    yield 0.0
+
+
+def memory_alarm(scene: Scene) -> Course:
+    yield "broker"
+    operator.memory_alarm(scene.node, True)
+    yield scene.rng.uniform(*LONG)
+    operator.memory_alarm(scene.node, False)
+
+
+def disk_alarm(scene: Scene) -> Course:
+    yield "broker"
+    operator.disk_alarm(scene.node, True)
+    yield scene.rng.uniform(*LONG)
+    operator.disk_alarm(scene.node, False)
+
+
+def disk_full(scene: Scene) -> Course:
+    disk = scene.stage.disk
+    assert disk is not None
+    yield "broker"
+    disk.fill()
+    yield scene.rng.uniform(*LONG)
+    disk.empty()
+    scene.node.restart(kill=True)
+
+
+def kill(prefix: str, scene: Scene) -> Course:
+    name = scene.rng.choice(scene.stage.victims(prefix))
+    yield scene.stage.fleet.members[name].title
+    scene.stage.fleet.kill(name)
+    yield 1.0
+
+
+def stop(prefix: str, scene: Scene) -> Course:
+    name = scene.rng.choice(scene.stage.victims(prefix))
+    yield scene.stage.fleet.members[name].title
+    scene.stage.fleet.send(name, signal.SIGSTOP)
+    yield scene.rng.choice(FREEZE)
+    scene.stage.fleet.send(name, signal.SIGCONT)
+
+
+def network(mode: Mode, scene: Scene) -> Course:
+    """One role after the other, then both."""
+    roles = (["workers"], ["publishers"], ["workers", "publishers"])[scene.turn(mode) % 3]
+    yield " and ".join(roles)
+    for role in roles:
+        scene.stage.proxies[role].set(mode)
+    yield 0.0 if mode == "reset" else scene.rng.choice(FREEZE) if "hole" in mode else scene.rng.uniform(*LONG)
+    for role in roles:
+        scene.stage.proxies[role].set("pass")
+
+
+def queue_deleted(scene: Scene) -> Course:
+    queue = scene.rng.choice(("brief", f"{SECOND}.brief"))
+    yield queue
+    operator.delete_queue(scene.node, queue)
+    eventually(lambda: queue in leftovers.queues(scene.node), what=f"{queue} is declared again")
+    yield SETTLED
+
+
+def permission_revoked(scene: Scene) -> Course:
+    user = ("worker", "publisher")[scene.turn("permission-revoked") % 2]
+    yield user
+    operator.forbid(scene.node, user)
+    yield scene.rng.uniform(*LONG)
+    operator.permit(scene.node, user)
+
+
+def failpoint_reached(deed: str, scene: Scene) -> Course:
+    gap = GAPS[scene.turn(f"failpoint-{deed}") % len(GAPS)]
+    member = scene.stage.fleet.members[scene.rng.choice(scene.stage.victims("entry"))]
+    path = failpoint(scene.stage.folder, member.title)
+    path.write_text(f"{gap} {deed}")
+    with suppress(AssertionError):
+        eventually(lambda: not path.exists(), timeout=REACHED)
+    with suppress(FileNotFoundError):
+        path.unlink()
+        return
+    yield member.title
+    if deed == "stall" and scene.rng.random() < 0.5:
+        operator.close_connections(scene.node, "worker")
+    yield STALL if deed == "stall" else 0.5
+
+
+def _kind(name: str, effects: str, course: Callable[[Scene], Course], **more: object) -> Kind:
+    return Kind(name, frozenset(effects.split()), course, **more)  # type: ignore[arg-type]
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        _kind("broker-kill", "resend undo echo", broker_kill),
+        _kind("broker-stop", "resend echo", broker_stop),
+        _kind("connections-closed", "resend", connections_closed),
+        _kind("memory-alarm", "resend", memory_alarm),
+        _kind("disk-alarm", "resend", disk_alarm),
+        _kind("disk-full", "resend undo echo", disk_full, where=lambda stage: stage.disk is not None),
+        _kind("worker-kill", "", partial(kill, "worker")),
+        _kind("worker-stop", "freeze resend", partial(stop, "worker")),
+        _kind("publisher-kill", "", partial(kill, "publisher")),
+        _kind("publisher-stop", "resend", partial(stop, "publisher")),
+        *(
+            _kind(mode, "resend", partial(network, mode))
+            for mode in ("latency", "hole-in", "hole-out", "half-open", "cut", "flip", "trickle", "reset")
+        ),
+        _kind("queue-deleted", "delete", queue_deleted),
+        _kind("permission-revoked", "resend", permission_revoked),
+        *(_kind(f"failpoint-{deed}", "", partial(failpoint_reached, deed)) for deed in DEEDS),
+    )
+}
