@@ -19,6 +19,7 @@ import struct
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -33,6 +34,13 @@ CHUNK = 64 * 1024
 LATENCY = 0.2
 TRICKLE = 1.0
 DEADLINE = 10.0  # seconds for the thread to do what it is told
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection; a byte of it is turned over once."""
+
+    is_spoilt: bool = False
 
 
 class Proxy:
@@ -106,9 +114,10 @@ class Proxy:
             if self._mode == "half-open":
                 await asyncio.Event().wait()  # until that is over, and the connection with it
             answers, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+            link = _Link()
             pumps = [
-                asyncio.ensure_future(self._pump(reader, upstream, "hole-out", Frames(GREETING))),
-                asyncio.ensure_future(self._pump(answers, writer, "hole-in", Frames())),
+                asyncio.ensure_future(self._pump(link, reader, upstream, "hole-out", Frames(GREETING))),
+                asyncio.ensure_future(self._pump(link, answers, writer, "hole-in", Frames())),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +134,12 @@ class Proxy:
                 _reset(upstream)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, hole: Mode, frames: Frames
+        self,
+        link: _Link,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        hole: Mode,
+        frames: Frames,
     ) -> None:
         while True:
             while self._mode == hole:
@@ -136,15 +150,18 @@ class Proxy:
             starts = frames.starts(chunk)
             while self._mode == hole:
                 await self._changed.wait()
-            if not await self._pass_on(chunk, starts, sink):
+            if not await self._pass_on(link, chunk, starts, sink):
                 return
 
-    async def _pass_on(self, chunk: bytes, starts: list[int], sink: asyncio.StreamWriter) -> bool:
+    async def _pass_on(
+        self, link: _Link, chunk: bytes, starts: list[int], sink: asyncio.StreamWriter
+    ) -> bool:
         """Send what arrived onward as the mode wants it; False ends the connection."""
         if self._mode == "latency":
             await self._unless_changed(LATENCY)
-        elif self._mode == "flip" and (spoilt := flipped(chunk, starts)) is not None:
+        elif self._mode == "flip" and not link.is_spoilt and (spoilt := flipped(chunk, starts)) is not None:
             self.hits += 1
+            link.is_spoilt = True
             chunk = spoilt
         elif self._mode == "cut" and starts:
             self.hits += 1
