@@ -11,10 +11,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from brokerjobs.durations import seconds
@@ -26,6 +26,19 @@ DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 _UNREADABLE_URL = (
     "cannot be read as a URL; in its user and password write / as %2F, ? as %3F, # as %23, @ as %40"
 )
+# What other programs read from a URL's query, and what to do here. There is no way to turn verification off.
+_VERIFIED = "certificates are always verified, with TLS 1.2 or later"
+_TLS_IN_URL = {
+    **dict.fromkeys(("cacertfile", "cafile", "capath", "cadata", "ca_certs"), "set tls_ca"),
+    "certfile": "set tls_certificate",
+    "keyfile": "set tls_key",
+    **dict.fromkeys(("auth", "auth_mechanism"), "authentication is by name and password"),
+    **dict.fromkeys(
+        ("no_verify_ssl", "verify", "verify_ssl", "cert_reqs", "ssl", "ssl_options", "ssl_version",
+         "server_name_indication", "check_hostname"),
+        _VERIFIED,
+    ),
+}  # fmt: skip
 OTHER_URL_VARIABLES = ("RABBITMQ_URL", "AMQP_URL", "CLOUDAMQP_URL")
 
 
@@ -39,10 +52,16 @@ def _seconds(value: Any) -> float:
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
+def _words(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """All settings. Durations are seconds, or texts such as "10m"."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     url: SecretStr = Field(
         default=SecretStr(DEFAULT_URL),
@@ -51,6 +70,25 @@ class Settings(BaseSettings):
     management_url: SecretStr | None = Field(
         default=None,
         description="RabbitMQ's management API; when unset the same host and user, and the port of url plus 10000",
+    )
+    tls_ca: str | None = Field(
+        default=None,
+        description="authorities that may sign RabbitMQ's certificate: a PEM file or a folder; the system's when unset",
+    )
+    tls_certificate: str | None = Field(
+        default=None, description="PEM file with the client certificate, for a RabbitMQ that asks for one"
+    )
+    tls_key: str | None = Field(
+        default=None, description="PEM file with its key; that of the certificate when unset"
+    )
+    tls_key_password: SecretStr | None = Field(default=None, description="password of an encrypted key")
+    send_user_id: bool = Field(
+        default=False,
+        description="put the user's name into each message, for RabbitMQ to verify and consumers to require",
+    )
+    trusted_copiers: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(),
+        description="users besides one's own, such as workers and operators, whose copies may name the first sender",
     )
     namespace: str = Field(
         default="", description="prefix of all exchanges and queues, for several deployments in one vhost"
@@ -114,6 +152,9 @@ class Settings(BaseSettings):
         parts = _split(url)
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
             raise ValueError("must look like amqp://user:password@host:5672/vhost")
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if instead := _TLS_IN_URL.get(name.lower()):
+                raise ValueError(f"takes no {name}=…: {instead}")
         return url
 
     @field_validator("management_url")
@@ -125,6 +166,30 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must look like http://user:password@host:15672")
         return url
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        """What is set for TLS must not be of no effect: somebody believes that the connection is encrypted."""
+        given = [name for name in ("tls_ca", "tls_certificate", "tls_key") if getattr(self, name) is not None]
+        management = self.management_url.get_secret_value() if self.management_url else ""
+        if given and not (self.uses_tls or management.startswith("https:")):
+            raise ValueError(f"{given[0]} is set, but the URL is not encrypted: write amqps:// in it")
+        if "tls_key" in given and "tls_certificate" not in given:
+            raise ValueError("tls_key is set without tls_certificate")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        return urlsplit(self.amqp_url).scheme == "amqps"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.amqp_url).hostname or ""
+
+    @property
+    def user(self) -> str:
+        """The name by which RabbitMQ knows us."""
+        return unquote(urlsplit(self.amqp_url).username or "guest")
 
     @property
     def amqp_url(self) -> str:
@@ -150,6 +215,14 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` merges the sources itself, to tell people where each value came from
+
+
+SECRETS = tuple(
+    name
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+"""Settings that may also come from a file: `BROKERJOBS_URL_FILE` names one that holds the URL."""
 
 
 def _split(url: SecretStr) -> SplitResult:
@@ -230,13 +303,10 @@ def _pyproject(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
-    if path := environ.get(PREFIX + "URL_FILE"):
-        try:
-            found.append((PREFIX + "URL_FILE", {"url": Path(path).read_text().strip()}))
-        except OSError as error:
-            raise ConfigurationError(f"{PREFIX}URL_FILE: cannot read {path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{PREFIX}URL_FILE: cannot read {path}: it is not UTF-8") from None
+    for name in SECRETS:
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        if path := environ.get(variable):
+            found.append((variable, {name: _secret_in(path, variable)}))
     found += [
         (PREFIX + name.upper(), {name: environ[PREFIX + name.upper()]})
         for name in Settings.model_fields
@@ -245,11 +315,23 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]
     return found
 
 
+def _secret_in(path: str, variable: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{variable}: cannot read {path}: it is not UTF-8") from None
+
+
 def _explain(error: ValidationError, sources: Sources) -> str:
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(item["loc"][0]) if item["loc"] else "settings"
         message = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:  # it is about several settings, and names them
+            lines.append(message)
+            continue
+        name = str(item["loc"][0])
         if item["type"] == "extra_forbidden":
             message = f"is no setting; there are: {', '.join(Settings.model_fields)}"
         lines.append(f"{name} ({sources.get(name, '?')}): {message}")

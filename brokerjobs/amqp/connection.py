@@ -10,17 +10,18 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import aiormq
 import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 
+from brokerjobs import tls
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.capabilities import Capabilities
 from brokerjobs.errors import AccessRefused, BrokerUnreachable, ConfigurationError
@@ -32,6 +33,10 @@ T = TypeVar("T")
 CLOSE_TIMEOUT = 3.0
 # What the client raises when the connection or channel is gone.
 LOST = (ConnectionError, aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError)
+
+
+# What a connect ends with when the peer closes without a word.
+_HANGING_UP = (asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 
 class ConnectionLost(ConnectionError):
@@ -66,7 +71,19 @@ class Connection:
         properties: Any = {"connection_name": connection_name(role), "product": "brokerjobs"}
         try:
             async with asyncio.timeout(settings.connect_timeout):
-                inner = await aio_pika.connect(url_for_client(settings), client_properties=properties)
+                secured = await asyncio.to_thread(tls.context, settings) if settings.uses_tls else None
+                inner = aio_pika.Connection(
+                    aio_pika.connection.make_url(url_for_client(settings)),
+                    ssl_context=secured,
+                    client_properties=properties,
+                )
+                try:
+                    await inner.connect()
+                except BaseException:
+                    await (
+                        inner.close()
+                    )  # at once, as there is no transport; else it complains when it is collected
+                    raise
                 return cls(inner, settings)
         except (ConfigurationError, BrokerUnreachable):
             raise
@@ -169,15 +186,14 @@ def _text(value: Any) -> str:
 
 def explain(error: BaseException, settings: Settings) -> ConfigurationError | BrokerUnreachable:
     """The error of a failed connect in our words."""
-    where, text = settings.address, str(error)
-    user = _user(settings)
+    where, text, user = settings.address, str(error), settings.user
+    causes = (error, *_behind(error))
+    if distrust := tls.refusal(causes, settings):
+        return distrust
     if isinstance(
         error, (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError)
     ):
-        return ConfigurationError(
-            f"RabbitMQ at {where} refuses user {user!r}: wrong name or password"
-            + ("; user guest may connect from the broker's own machine only" if user == "guest" else "")
-        )
+        return wrong_login(settings)
     if isinstance(error, aiormq.exceptions.ConnectionNotAllowed | aiormq.exceptions.InvalidFrameError):
         return ConfigurationError(
             f"RabbitMQ at {where} lets user {user!r} in but not into this virtual host: "
@@ -185,7 +201,26 @@ def explain(error: BaseException, settings: Settings) -> ConfigurationError | Br
         )
     if isinstance(error, aiormq.exceptions.IncompatibleProtocolError):
         return ConfigurationError(f"what answers at {where} does not speak AMQP 0-9-1 ({text})")
+    if any(isinstance(cause, _HANGING_UP) for cause in causes):
+        return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {tls.hung_up(settings)}")
     return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {_os_words(error, settings)}")
+
+
+def wrong_login(settings: Settings) -> ConfigurationError:
+    """RabbitMQ does not tell which it was, and its log does."""
+    return ConfigurationError(
+        f"RabbitMQ at {settings.address} refuses user {settings.user!r}: wrong name or password"
+        + ("; user guest may connect from the broker's own machine only" if settings.user == "guest" else "")
+    )
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """The errors that led to this one; the clients make some that lead to themselves."""
+    found: list[BaseException] = []
+    while (cause := error.__cause__ or error.__context__) is not None and cause not in found:
+        found.append(cause)
+        error = cause
+    return found
 
 
 def _os_words(error: BaseException, settings: Settings) -> str:
@@ -202,7 +237,7 @@ def _os_words(error: BaseException, settings: Settings) -> str:
 def explain_channel_error(error: BaseException, settings: Settings) -> BaseException:
     """403 in our words; anything else as it is."""
     if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-        return AccessRefused(f"RabbitMQ refuses user {_user(settings)!r}: {reply_text(error)}")
+        return AccessRefused(f"RabbitMQ refuses user {settings.user!r}: {reply_text(error)}")
     return error
 
 
@@ -210,7 +245,3 @@ def reply_text(error: BaseException) -> str:
     """What the broker said, without its AMQP numbers."""
     parts = [str(part) for part in error.args if isinstance(part, str)]
     return (parts[0] if parts else str(error)).removeprefix("ACCESS_REFUSED - ").removeprefix("NOT_FOUND - ")
-
-
-def _user(settings: Settings) -> str:
-    return unquote(urlsplit(settings.amqp_url).username or "guest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,8 @@ import pika
 import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 
-from brokerjobs.amqp.connection import connection_name
+from brokerjobs import tls
+from brokerjobs.amqp.connection import connection_name, wrong_login
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.errors import (
     AccessRefused,
@@ -20,6 +22,15 @@ from brokerjobs.errors import (
     Unroutable,
 )
 from brokerjobs.settings import Settings
+
+# What a connect ends with when the peer closes without a word.
+_HANGING_UP = (
+    pika.exceptions.StreamLostError,
+    pika.exceptions.IncompatibleProtocolError,
+    ConnectionResetError,
+    BrokenPipeError,
+    ssl.SSLEOFError,
+)
 
 
 class Connection(SelectConnection):
@@ -34,12 +45,18 @@ class Connection(SelectConnection):
 
 
 class Parameters(pika.URLParameters):
-    """Where to connect, and with which timeouts; knows the connection that is being made with them."""
+    """Where to connect, and with which timeouts; knows the connection that is being made with them.
+
+    Raises:
+        ConfigurationError: for files of TLS that cannot be used.
+    """
 
     connection: Connection | None = None
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(url_for_client(settings))
+        if settings.uses_tls:
+            self.ssl_options = pika.SSLOptions(tls.context(settings), self.host)
         self.connection_attempts = 1
         self.socket_timeout = settings.connect_timeout
         self.stack_timeout = settings.connect_timeout
@@ -50,13 +67,17 @@ class Parameters(pika.URLParameters):
 def connect_failure(error: Any, settings: Settings) -> BrokerJobsError:
     """Why no connection came about."""
     where, causes = settings.address, list(_causes(error))
+    if distrust := tls.refusal(causes, settings):
+        return distrust
     if any(isinstance(cause, pika.exceptions.ProbableAuthenticationError) for cause in causes):
-        return ConfigurationError(f"RabbitMQ at {where} refuses the user: wrong name or password")
+        return wrong_login(settings)
     if any(isinstance(cause, pika.exceptions.ProbableAccessDeniedError) for cause in causes):
         return ConfigurationError(
             f"RabbitMQ at {where} lets the user in but not into this virtual host: "
             "does it exist, and has the user permissions in it?"
         )
+    if any(isinstance(cause, _HANGING_UP) for cause in causes):
+        return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {tls.hung_up(settings)}")
     return BrokerUnreachable(f"RabbitMQ at {where} cannot be reached: {_words(causes)}")
 
 

@@ -94,7 +94,11 @@ class Owner(threading.Thread):
         """Unless that is done, in progress, or pausing between two tries."""
         if self._connection or self._connecting or self._pausing or self._ending:
             return
-        self._parameters = Parameters(self._settings)
+        try:
+            self._parameters = Parameters(self._settings)
+        except ConfigurationError as unusable:
+            self._not_connected(unusable)
+            return
         self._connecting = Connection.create_connection([self._parameters], self._connected, self._loop)
 
     def _connected(self, result: Any) -> None:

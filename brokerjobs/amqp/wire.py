@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import pika
 from pamqp import commands
@@ -58,12 +58,7 @@ def from_pamqp(properties: Any) -> Mapping[str, Any]:
 def url_for_client(settings: Settings) -> str:
     """The URL as both clients read it, with our heartbeat; what they would take from a query of its own is dropped."""
     parts = urlsplit(settings.amqp_url)
-    kept = [
-        (name, value)
-        for name, value in parse_qsl(parts.query)
-        if name in ("cacertfile", "certfile", "keyfile")
-    ]
-    query = urlencode([*kept, ("heartbeat", str(settings.heartbeat))])
+    query = urlencode({"heartbeat": settings.heartbeat})
     # An empty path and "/" both mean the default virtual host, but each client reads them its own way.
     path = parts.path if len(parts.path) > 1 else "/" + quote("/", safe="")
     return urlunsplit((parts.scheme, parts.netloc, path, query, ""))

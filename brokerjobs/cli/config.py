@@ -44,9 +44,13 @@ def command(as_json: bool, **given: Any) -> None:
 
 def shown(value: Any) -> Any:
     """The value with any password in it hidden."""
+    if isinstance(value, tuple):
+        return " ".join(value)
     if not isinstance(value, SecretStr):
         return value
     parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("amqp", "amqps", "http", "https"):
+        return "***"
     if parts.password is None:
         return urlunsplit(parts)
     host = parts.netloc.rpartition("@")[2]

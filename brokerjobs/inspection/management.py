@@ -11,16 +11,18 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+from brokerjobs import tls
 from brokerjobs.node import state
 from brokerjobs.settings import Settings
 
@@ -59,11 +61,13 @@ class Address:
         url: without a password.
         user: of RabbitMQ.
         password: theirs.
+        secured: how to use TLS, where the URL asks for it.
     """
 
     url: str
     user: str
-    password: str
+    password: str = field(repr=False)
+    secured: ssl.SSLContext | None = field(default=None, compare=False)
 
 
 def address_of(settings: Settings) -> Address:
@@ -80,6 +84,7 @@ def address_of(settings: Settings) -> Address:
         url=f"{parts.scheme}://{host}{parts.path.rstrip('/')}",
         user=unquote(whose.username or "guest"),
         password=unquote(whose.password or "guest"),
+        secured=tls.context(settings) if parts.scheme == "https" else None,
     )
 
 
@@ -126,7 +131,9 @@ async def listing(settings: Settings, timeout: float = TIMEOUT) -> Listing:
 def _get(address: Address, path: str, deadline: float) -> Any:
     credentials = base64.b64encode(f"{address.user}:{address.password}".encode()).decode()
     request = urllib.request.Request(address.url + path, headers={"Authorization": f"Basic {credentials}"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=address.secured), _NoRedirect()
+    )
     try:
         with opener.open(request, timeout=max(0.1, deadline - time.monotonic())) as answer:
             return json.loads(_read(answer, deadline))

@@ -152,7 +152,7 @@ def shown_default(field: Any) -> str:
         value = value.get_secret_value()
     if isinstance(value, float):
         value = duration(value)
-    return f"`{value}`" if value not in ("", None) else "none"
+    return f"`{value}`" if value not in ("", None, ()) else "none"
 
 
 def commands(group: click.Group = cli, prefix: str = "") -> Iterator[tuple[str, click.Command]]:

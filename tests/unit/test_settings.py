@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from brokerjobs import Settings, settings
 from brokerjobs.errors import ConfigurationError
@@ -226,7 +227,64 @@ def test_unreadable_files_are_refused_in_a_line(found: Found, tmp_path: Path) ->
         found()
 
 
+@pytest.mark.parametrize(
+    ("query", "instead"),
+    [
+        ("cacertfile=/ca.pem", "set tls_ca"),
+        ("certfile=/c.pem", "set tls_certificate"),
+        ("keyfile=/k.pem", "set tls_key"),
+        ("no_verify_ssl=1", "certificates are always verified"),
+        ("verify=verify_none", "certificates are always verified"),
+        ("ssl_options={'cert_reqs':0}", "certificates are always verified"),
+        ("NO_VERIFY_SSL=", "certificates are always verified"),
+        ("heartbeat=5&auth=external", "authentication is by name and password"),
+    ],
+)
+def test_url_cannot_weaken_tls_and_says_what_to_do_instead(found: Found, query: str, instead: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^url \(BROKERJOBS_URL\): takes no .*=…: {instead}"):
+        found(environment={"BROKERJOBS_URL": f"amqps://user:{PASSWORD}@host/?{query}"})
+
+
+def test_what_is_set_for_tls_is_not_of_no_effect(found: Found) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^tls_ca is set, but the URL is not encrypted: write amqps://"
+    ):
+        found({"url": "amqp://host/", "tls_ca": "/ca.pem"})
+    with pytest.raises(ConfigurationError, match=r"^tls_key is set without tls_certificate"):
+        found({"url": "amqps://host/", "tls_key": "/key.pem"})
+    values, _ = found({"management_url": "https://host", "tls_ca": "/ca.pem"})
+    assert not values.uses_tls
+
+
+@pytest.mark.parametrize("name", settings.SECRETS)
+def test_every_secret_may_come_from_a_file(found: Found, tmp_path: Path, name: str) -> None:
+    secret = {"url": "amqp://user:pw@host", "management_url": "http://user:pw@host"}.get(name, "open sesame")
+    (tmp_path / "secret").write_text(f"{secret}\n")
+
+    values, sources = found(environment={f"BROKERJOBS_{name.upper()}_FILE": str(tmp_path / "secret")})
+
+    assert getattr(values, name).get_secret_value() == secret
+    assert sources[name] == f"BROKERJOBS_{name.upper()}_FILE"
+
+
+def test_names_are_a_list_in_any_of_its_spellings(found: Found) -> None:
+    for written in "worker operator", "worker, operator", "worker,operator":
+        values, _ = found(environment={"BROKERJOBS_TRUSTED_COPIERS": written})
+        assert values.trusted_copiers == ("worker", "operator")
+    values, _ = found(pyproject='[tool.brokerjobs]\ntrusted-copiers = ["worker"]\n')
+    assert values.trusted_copiers == ("worker",)
+
+
 # ---- the password
+
+
+def test_settings_made_by_hand_hide_it_in_their_errors() -> None:
+    with pytest.raises(ValueError, match="must look like amqp://") as caught:
+        Settings(url=SecretStr(f"http://user:{PASSWORD}@host"))
+    assert PASSWORD not in str(caught.value)
+    with pytest.raises(ValueError, match="must look like amqp://") as caught:
+        Settings.model_validate({"url": f"http://user:{PASSWORD}@host"})
+    assert PASSWORD not in str(caught.value)
 
 
 @pytest.mark.parametrize(
