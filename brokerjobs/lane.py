@@ -20,11 +20,11 @@ from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.consumer import Consumer
-from brokerjobs.errors import BrokerJobsError
+from brokerjobs.errors import BrokerJobsError, UndecodableMessage
 from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
 from brokerjobs.logs import log
-from brokerjobs.message import Message, decode
+from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
@@ -242,9 +242,12 @@ class Lane:
             properties = delivery.properties
             message = decode(properties, delivery.body, routing_key=delivery.routing_key)
         except Exception as error:
-            message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
+            message, outcome = _undecodable(delivery, error)
             run = self._begin(delivery, message)
-            self._settle_now(run, DeadLettered(reason="undecodable", failure=Failure.of(error)))
+            self._metrics.received.labels(self.queue, OTHER).inc()
+            self._metrics.finished.labels(self.queue, OTHER, word(outcome)).inc()
+            _say(message, self.queue, outcome, 0.0)
+            self._settle_now(run, outcome)
             assert run.settling is not None
             await run.settling
         else:
@@ -339,6 +342,15 @@ class Lane:
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)
         return job.name if job is not None else OTHER
+
+
+def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome]:
+    """What can be told of a message that no job can take."""
+    if isinstance(error, UndecodableMessage):
+        message = salvage(delivery.properties, delivery.body, routing_key=delivery.routing_key)
+        return message, DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
+    message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
+    return message, DeadLettered(reason="undecodable", failure=Failure.of(error))
 
 
 def _say(message: Message, queue: str, outcome: Outcome, duration: float) -> None:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from brokerjobs import delay
+from brokerjobs.errors import UndecodableMessage
 from brokerjobs.failure import ERROR_LIMIT, TRACEBACK_LIMIT, cut
 from brokerjobs.payload import JSON
 
@@ -25,8 +26,10 @@ Properties = dict[str, Any]
 
 NORMAL_PRIORITY = 4
 PREFIX = "brokerjobs-"
+PROBLEMS = "problems"  # beside the properties of a delivery: what could not be read of them, in words
 HEADERS_LIMIT = 60 * 1024  # bytes; 140 KiB of headers killed the connection (measured on 3.10)
 HISTORY_LIMIT = 8 * 1024  # bytes
+NAME_LIMIT = 128  # bytes of a header's name (AMQP 0-9-1, 4.2.5.5)
 SHORT_LIMIT = 255  # bytes of what AMQP calls a short string
 # Milliseconds since the epoch in the year 9892: a clock beyond is a mistake, and Python's dates end soon after.
 LATEST = 250_000_000_000_000
@@ -171,7 +174,18 @@ class Message:
 
 
 def decode(properties: Mapping[str, Any], body: bytes, *, routing_key: str, default_id: str = "") -> Message:
-    """The message in a delivery, whoever published it; absent or odd properties get their defaults."""
+    """The message in a delivery, whoever published it; absent or odd properties get their defaults.
+
+    Raises:
+        UndecodableMessage: the client library could not read its properties.
+    """
+    if problems := properties.get(PROBLEMS):
+        raise UndecodableMessage("undecodable", problems)
+    return salvage(properties, body, routing_key=routing_key, default_id=default_id)
+
+
+def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, default_id: str = "") -> Message:
+    """What can be read of the message, whatever that is; it never fails."""
     headers = properties.get("headers")
     numbers, marks, foreign = _split_headers(headers) if isinstance(headers, Mapping) else ({}, {}, {})
     key = marks.pop("key", None)
@@ -236,9 +250,10 @@ def portable(headers: Mapping[str, Any]) -> dict[str, Any]:
         if name.lower().startswith("x-") or name in ("CC", "BCC"):
             continue
         plain = value if _is_plain(value) else _text(value)
-        size = _size(name) + (_size(plain) if isinstance(plain, str) else 8)
+        wire_name = cut(name, NAME_LIMIT)
+        size = _size(wire_name) + (_size(plain) if isinstance(plain, str) else 8)
         if size <= room:
-            kept[name] = plain
+            kept[wire_name] = plain
             room -= size
     return kept
 

@@ -19,6 +19,15 @@ _HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
 # What the encoder writes, and `decode` would refuse; in a text it is harmless.
 _DOUBTFUL = re.compile(rb"NaN|Infinity|\d{4000}")
 _DOUBTFUL_DEPTH = 190
+_NO_NUMBER = re.compile(rb"\b(?:NaN|Infinity)\b")
+
+# What the parser says of what people have not heard of.
+_HINTS = {
+    "recursion limit": "it is nested deeper than 200 levels",
+    "number out of range": "a number of more than 4,300 digits",
+    "hex escape": "an escape such as \\ud800 is half a character: both halves must be there",
+    "surrogate": "an escape such as \\ud800 is half a character: both halves must be there",
+}
 
 
 def encode(arguments: Any) -> bytes:
@@ -81,22 +90,27 @@ def _parse(body: bytes) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body)}") from None
+        raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body, str(error))}") from None
     if _HUGE_NUMBER.search(body) and _holds_infinity(value):
         raise UndecodableMessage("json", "the body holds a number too large to represent")
     return value
 
 
-def _hint(body: bytes) -> str:
+def _hint(body: bytes, parser_says: str) -> str:
+    for words, hint in _HINTS.items():
+        if words in parser_says:
+            return f" ({hint})"
     if body.startswith(b"\xef\xbb\xbf"):
         return " (it starts with a byte order mark; send UTF-8 without one)"
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in body[:2]:
         return " (it looks like UTF-16; send UTF-8)"
+    if body.startswith(b"\x1f\x8b"):
+        return " (it looks like gzip; send it as it is)"
     try:
         body.decode()
     except UnicodeDecodeError:
         return " (it is not UTF-8)"
-    return ""
+    return " (it has no word for NaN and infinity)" if _NO_NUMBER.search(body) else ""
 
 
 def _holds_infinity(value: Any) -> bool:

@@ -143,6 +143,10 @@ class Names:
     def dead(self, name: str) -> str:
         return self._in(f"{name}.dead")
 
+    def queue_of(self, name: str) -> str:
+        """The queue as users say it, whose work or dead letters the broker keeps under this name."""
+        return name.removeprefix(f"{self.namespace}.").removesuffix(".dead")
+
 
 def reader_of(queue: str) -> str:
     """The exclusive queue whose owner alone goes through `queue`, until its connection ends.

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.settlement import dead_letter
 from brokerjobs.amqp.walk import walk
 from brokerjobs.delay import LEVELS
-from brokerjobs.errors import QueueInUse, UnknownQueue
-from brokerjobs.message import decode
+from brokerjobs.errors import QueueInUse, UndecodableMessage, UnknownQueue
+from brokerjobs.failure import Failure
+from brokerjobs.message import decode, salvage
+from brokerjobs.outcome import DeadLettered
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Binding, Names, matches
 from brokerjobs.transport import AsyncPublisher, Publication
@@ -37,8 +40,9 @@ async def sweep(settings: Settings, bindings: Iterable[Binding], publisher: Asyn
         async with walk(settings, names.unrouted, "sweep of") as unrouted:
             async for delivery in unrouted.deliveries(MOST):
                 exchange = _last_exchange(names, delivery)
-                if _is_bound(known, exchange, delivery.routing_key):
-                    await publisher.publish(_again(delivery, exchange), timeout=settings.publish_timeout)
+                if bound := _bound(known, exchange, delivery.routing_key):
+                    for publication in _again(delivery, exchange, bound, names):
+                        await publisher.publish(publication, timeout=settings.publish_timeout)
                     await delivery.ack()
                     moved += 1
     except (QueueInUse, UnknownQueue):  # somebody else sweeps, or nothing was ever unrouted
@@ -46,9 +50,17 @@ async def sweep(settings: Settings, bindings: Iterable[Binding], publisher: Asyn
     return moved
 
 
-def _again(delivery: Delivery, exchange: str) -> Publication:
-    message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
-    return Publication(exchange, delivery.routing_key, message.copy())
+def _again(delivery: Delivery, exchange: str, bound: list[Binding], names: Names) -> list[Publication]:
+    """The message once more where it went; what no worker could read goes to the dead letters of those queues."""
+    properties = delivery.properties
+    try:
+        message = decode(properties, delivery.body, routing_key=delivery.routing_key)
+    except UndecodableMessage as error:
+        message = salvage(properties, delivery.body, routing_key=delivery.routing_key)
+        outcome = DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
+        queues = dict.fromkeys(names.queue_of(binding.destination) for binding in bound)
+        return [dead_letter(message, outcome, queue, names) for queue in queues]
+    return [Publication(exchange, delivery.routing_key, message.copy())]
 
 
 def _last_exchange(names: Names, delivery: Delivery) -> str:
@@ -57,5 +69,7 @@ def _last_exchange(names: Names, delivery: Delivery) -> str:
     return names.due if waited else delivery.exchange
 
 
-def _is_bound(bindings: list[Binding], exchange: str, routing_key: str) -> bool:
-    return any(binding.source == exchange and matches(binding.key, routing_key) for binding in bindings)
+def _bound(bindings: list[Binding], exchange: str, routing_key: str) -> list[Binding]:
+    return [
+        binding for binding in bindings if binding.source == exchange and matches(binding.key, routing_key)
+    ]

@@ -26,6 +26,7 @@ from tenacity import (
 
 from brokerjobs import provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
+from brokerjobs.amqp.guard import Streak
 from brokerjobs.amqp.publisher import Publisher
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import Settlement
@@ -43,8 +44,7 @@ from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
 
 START_TIMEOUT = 30.0  # seconds
-# What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again, or
-# a message that the client library cannot read.
+# What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again.
 SHORT_SESSION = 5.0
 STALLED_SESSIONS = 3  # then a restart by whoever runs the worker may help more than another session
 GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
@@ -180,7 +180,7 @@ class Worker:
 
     async def _work(self) -> Ending:
         stopping = asyncio.create_task(self._stopping.wait())
-        clock, short_ones, stalled = asyncio.get_running_loop().time, 0, 0
+        clock, short_ones, stalled, unreadable = asyncio.get_running_loop().time, 0, 0, Streak()
         try:
             while not stopping.done():
                 session = await self._open_session()
@@ -202,6 +202,7 @@ class Worker:
                 if stalled >= STALLED_SESSIONS:
                     await self._drain(None)
                     raise NotConsuming(f"{STALLED}, in {stalled} sessions one after another")
+                unreadable.count(session.ended_by, self._title)
                 short_ones = short_ones + 1 if clock() - began < SHORT_SESSION else 0
                 if short_ones:
                     await self._pause(min(30.0, 0.1 * 2**short_ones) * random.uniform(0.5, 1.0))

@@ -94,10 +94,13 @@ class Connection:
     def is_closed(self) -> bool:
         return bool(self._transport.is_closed)
 
-    async def wait_closed(self) -> None:
-        """Return when the connection has ended, for whatever reason."""
-        with suppress(Exception):
+    async def wait_closed(self) -> Exception | None:
+        """Return when the connection has ended; with what ended it, if that was an error."""
+        try:
             await asyncio.shield(self._transport.closing)
+        except Exception as error:
+            return error
+        return None
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
         """A new channel; with confirms, publishes wait for the broker and returned messages raise."""

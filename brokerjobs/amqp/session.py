@@ -15,9 +15,11 @@ from typing import Any
 import aiormq.exceptions
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from brokerjobs.amqp import guard
 from brokerjobs.amqp.connection import LOST, Connection, ConnectionLost, deadline, explain_channel_error
 from brokerjobs.amqp.wire import from_pamqp
 from brokerjobs.errors import TopologyMismatch
+from brokerjobs.message import PROBLEMS
 from brokerjobs.settings import Settings
 
 STEP_TIMEOUT = 15.0  # seconds
@@ -54,7 +56,10 @@ class Delivery:
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        return from_pamqp(self._message.header.properties)
+        found = from_pamqp(self._message.header.properties)
+        if problems := guard.problems_of(self._message.delivery, self._message.header.properties):
+            found[PROBLEMS] = problems
+        return found
 
     @property
     def is_live(self) -> bool:
@@ -108,12 +113,14 @@ class Session:
         self._tags: dict[str, str] = {}
         self._starts: dict[str, Callable[[], Awaitable[None]]] = {}
         self.reason = ""
+        self.ended_by: BaseException | None = None
         self._watcher = asyncio.create_task(self._watch_connection())
         self._watchers: set[asyncio.Future[Any]] = set()
 
     @classmethod
     async def open(cls, settings: Settings, role: str) -> Session:
-        """Raises what `Connection.open` does."""
+        """Raises what `Connection.open` does, and ConfigurationError where messages could end the session."""
+        guard.install()
         return cls(await Connection.open(settings, role), settings)
 
     @property
@@ -233,7 +240,7 @@ class Session:
 
     async def _watch_connection(self) -> None:
         try:
-            await self._connection.wait_closed()
+            self.ended_by = await self._connection.wait_closed()
         finally:  # the client may also end its future by cancelling it
             self._end("the connection was lost")
 

@@ -77,6 +77,8 @@ class Walk:
             left = await self._session.ready(self._queue, self._queue)
         except LOST as error:
             raise ConnectionLost(str(error)) from None
+        if not self._arrived.empty():  # before the answer: RabbitMQ takes seconds to write some headers
+            return self._arrived.get_nowait()
         if left:
             raise ConnectionLost(f"nothing was delivered within {DELIVERY_TIMEOUT:g} s")
         return None

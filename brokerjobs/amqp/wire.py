@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -48,7 +47,7 @@ def to_pika(message: Message) -> pika.BasicProperties:
     return pika.BasicProperties(**message.properties())  # type: ignore[no-untyped-call]
 
 
-def from_pamqp(properties: Any) -> Mapping[str, Any]:
+def from_pamqp(properties: Any) -> dict[str, Any]:
     """The properties that are set, by their AMQP names."""
     found = {name: getattr(properties, name, None) for name in _NAMES if name != "type"}
     found["type"] = getattr(properties, "message_type", None)

@@ -15,12 +15,9 @@ from typing import Any
 
 from brokerjobs import topology
 from brokerjobs.amqp.settlement import Entry, history, write_history
-from brokerjobs.message import Message, decode, new_id
+from brokerjobs.message import PROBLEMS, Message, new_id, salvage
 from brokerjobs.topology import Names
 from brokerjobs.transport import Publication
-
-UNREADABLE = "unreadable"
-"""Stands for the job's name where not even that can be read."""
 
 _BROKER_SAYS = {
     "delivery_limit": "delivered too often without an answer; RabbitMQ gave up (delivery limit)",
@@ -119,18 +116,16 @@ def read(properties: Mapping[str, Any], body: bytes, *, routing_key: str, queue:
     death = _death(headers if isinstance(headers, Mapping) else {})
     key = _first_key(death) or routing_key
     content = f"no-id-{_digest(key.encode(errors='replace'), body)[:12]}"
-    try:
-        message = decode(properties, body, routing_key=key, default_id=content)
-    except Exception as error:  # strangers' properties: show what is there, lose nothing
-        message = Message(job=UNREADABLE, routing_key=key, body=body, id=content, marks={"error": str(error)})
+    message = salvage(properties, body, routing_key=key, default_id=content)
     has_id = message.id != content
     marks, reason = message.marks, _text(death.get("reason"))
+    problems = properties.get(PROBLEMS, "")
     return DeadLetter(
         id=message.id if message.id.isprintable() and " " not in message.id else content,
         message=message,
         queue=queue,
-        reason=marks.get("reason") or reason,
-        error=marks.get("error") or ("" if "reason" in marks else _BROKER_SAYS.get(reason, "")),
+        reason=marks.get("reason") or reason or ("undecodable" if problems else ""),
+        error=marks.get("error") or ("" if "reason" in marks else _BROKER_SAYS.get(reason, "")) or problems,
         error_kind=marks.get("error-kind", ""),
         traceback=marks.get("traceback", ""),
         attempts=message.attempt,

@@ -3,40 +3,91 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from brokerjobs import Consumer, Retry
-from tests import amqp
+from brokerjobs.dead_letters import DeadLetters, Filter
+from brokerjobs.settings import Settings
+from tests import amqp, hostile
 from tests.conftest import StartWorker
 from tests.waiting import eventually_async
 
-BAD_BODIES: list[tuple[str, bytes, dict[str, Any], str]] = [
-    ("not json", b'{"user_id": ', {}, "json"),
-    ("utf-16", '{"user_id": 7}'.encode("utf-16"), {}, "json"),
-    ("latin-1", '{"name": "é"}'.encode("latin-1"), {}, "json"),
-    ("byte order mark", b'\xef\xbb\xbf{"user_id": 7}', {}, "json"),
-    ("not a number", b'{"user_id": NaN}', {}, "json"),
-    ("infinite", b'{"user_id": 1e999}', {}, "json"),
-    ("a bare string", b'"seven"', {}, "json"),
-    ("too deep", b"[" * 100_000, {}, "json"),
-    ("too many digits", b'{"user_id": ' + b"9" * 5_000 + b"}", {}, "json"),
-    ("lone surrogate", b'{"user_id": "\\ud800"}', {}, "json"),
-    ("wrong type", b'{"user_id": "seven"}', {}, "arguments"),
-    ("missing argument", b"{}", {}, "arguments"),
-    ("unexpected argument", b'{"user_id": 7, "age": 3}', {}, "arguments"),
-    ("too many positional", b"[7, 8, 9]", {}, "arguments"),
+
+def body_of(size: int) -> bytes:
+    """A good one of so many bytes."""
+    return b'{"user_id": 9' + b" " * (size - 14) + b"}"
+
+
+LIMIT = 1024 * 1024  # bytes of body, of our own
+LARGEST = 16 * LIMIT  # of the broker
+
+# What arrives, the reason that it dies of, and words of the error that a person reads.
+BAD_BODIES: list[tuple[str, bytes, dict[str, Any], str, str]] = [
+    ("not json", b'{"user_id": ', {}, "json", "the body is not JSON: EOF while parsing"),
+    ("utf-16", '{"user_id": 7}'.encode("utf-16"), {}, "json", "it looks like UTF-16; send UTF-8"),
+    ("utf-16 unmarked", '{"user_id": 7}'.encode("utf-16-le"), {}, "json", "it looks like UTF-16"),
+    ("latin-1", '{"name": "é"}'.encode("latin-1"), {}, "json", "it is not UTF-8"),
+    ("byte order mark", b'\xef\xbb\xbf{"user_id": 7}', {}, "json", "byte order mark; send UTF-8 without one"),
+    ("not a number", b'{"user_id": NaN}', {}, "json", "it has no word for NaN and infinity"),
+    ("infinity", b'{"user_id": -Infinity}', {}, "json", "it has no word for NaN and infinity"),
+    ("infinite", b'{"user_id": 1e999}', {}, "json", "a number too large to represent"),
+    ("a bare string", b'"seven"', {}, "json", "is a JSON string; send an object"),
+    ("null", b"null", {}, "json", "is a JSON null; send an object"),
+    ("too deep", b"[" * 100_000, {}, "json", "nested deeper than 200 levels"),
+    ("too deep objects", b'{"a":' * 100_000, {}, "json", "nested deeper than 200 levels"),
     (
-        "wrong content type",
+        "too many digits",
+        b'{"user_id": ' + b"9" * 5_000 + b"}",
+        {},
+        "json",
+        "a number of more than 4,300 digits",
+    ),
+    ("lone surrogate", b'{"user_id": "\\ud800"}', {}, "json", "half a character"),
+    ("control character", b'{"user_id": "\x00"}', {}, "json", "control character"),
+    ("wrong type", b'{"user_id": "seven"}', {}, "arguments", "user_id"),
+    ("too precise", b'{"user_id": 7.5}', {}, "arguments", "user_id"),
+    ("empty", b"", {}, "arguments", "user_id"),
+    ("missing argument", b"{}", {}, "arguments", "user_id"),
+    ("unexpected argument", b'{"user_id": 7, "age": 3}', {}, "arguments", "age"),
+    ("too many positional", b"[7, 8, 9]", {}, "arguments", "positional"),
+    (
+        "a form",
         b"user_id=7",
         {"content_type": "application/x-www-form-urlencoded"},
         "content_type",
+        "send application/json",
     ),
-    ("compressed", b"\x1f\x8b\x08", {"content_encoding": "gzip"}, "encoding"),
-    ("too large", b'{"user_id": 7, "x": "' + b"x" * 1024 * 1024 + b'"}', {}, "too_large"),
+    (
+        "pickled",
+        b"\x80\x04K\x07.",
+        {"content_type": "application/x-python-serialize"},
+        "content_type",
+        "send app",
+    ),
+    ("compressed", b"\x1f\x8b\x08", {"content_encoding": "gzip"}, "encoding", "takes plain UTF-8 only"),
+    (
+        "a bomb",
+        gzip.compress(b"[" * 10_000_000),
+        {"content_encoding": "gzip"},
+        "encoding",
+        "plain UTF-8 only",
+    ),
+    ("a bomb that says nothing", gzip.compress(b"[" * 10_000_000), {}, "json", "it looks like gzip"),
+    (
+        "one byte too large",
+        body_of(LIMIT + 1),
+        {},
+        "too_large",
+        "1,048,577 bytes, above the limit of 1,048,576",
+    ),
+    ("the largest", b"x" * LARGEST, {}, "too_large", "16,777,216 bytes, above the limit"),
+    ("unknown job", b"{}", {"type": "emails.goodbye"}, "unknown_job", "it knows: emails.welcome"),
 ]
 
 
@@ -61,18 +112,24 @@ async def test_bad_bodies_die_with_their_reason_and_the_good_message_behind_them
 ) -> None:
     await start_worker(consumer)
 
-    for _, body, properties, _ in BAD_BODIES:
-        amqp.publish(url, "emails.welcome", body, **properties)
+    for _, body, properties, _, _ in BAD_BODIES:
+        amqp.publish(url, properties.get("type", "emails.welcome"), body, **properties)
     amqp.publish(url, "emails.welcome", b'{"user_id": 7}')
+    amqp.publish(url, "emails.welcome", b'{"user_id": 6, "user_id": 8}')
+    amqp.publish(url, "emails.welcome", body_of(LIMIT))
 
-    await eventually_async(lambda: ran == [7])
+    await eventually_async(lambda: sorted(ran) == [7, 8, 9])
     await eventually_async(lambda: amqp.ready(url, "emails.dead") == len(BAD_BODIES))
-    dead = amqp.peek(url, "emails.dead")
-    assert {(found.body, found.headers["brokerjobs-reason"]) for found in dead} == {
-        (body, reason) for _, body, _, reason in BAD_BODIES
+    found = amqp.peek(url, "emails.dead")
+    assert all(dead.properties.message_id for dead in found)
+    told = {
+        (dead.body, dead.properties.content_encoding, dead.properties.type): dead.headers for dead in found
     }
-    assert all(found.headers["brokerjobs-error"] for found in dead)
-    assert all(found.properties.message_id for found in dead)
+    for name, body, properties, reason, words in BAD_BODIES:
+        job = properties.get("type", "emails.welcome")
+        headers = told[(body, properties.get("content_encoding"), job)]
+        assert headers["brokerjobs-reason"] == reason, name
+        assert words in headers["brokerjobs-error"], name
 
 
 ODD_PROPERTIES: list[dict[str, Any]] = [
@@ -95,8 +152,8 @@ ODD_PROPERTIES: list[dict[str, Any]] = [
 ]
 
 
-async def test_odd_properties_neither_stop_a_job_nor_its_retry_nor_its_death(
-    start_worker: StartWorker, url: str
+async def test_odd_properties_stop_neither_a_job_nor_its_retry_death_and_replay(
+    start_worker: StartWorker, url: str, settings: Settings
 ) -> None:
     consumer = Consumer("emails", retry=Retry(delays=[0.125]))
     attempts: list[int] = []
@@ -109,13 +166,65 @@ async def test_odd_properties_neither_stop_a_job_nor_its_retry_nor_its_death(
     await start_worker(consumer)
     for number, properties in enumerate(ODD_PROPERTIES):
         amqp.publish(url, "emails.welcome", json.dumps({"user_id": number}).encode(), **properties)
+    for number, raw in enumerate(hostile.ODD.values(), len(ODD_PROPERTIES)):
+        hostile.publish(url, "emails.welcome", json.dumps({"user_id": number}).encode(), raw)
+    count = len(ODD_PROPERTIES) + len(hostile.ODD)
 
-    await eventually_async(lambda: amqp.ready(url, "emails.dead") == len(ODD_PROPERTIES))
-    assert sorted(attempts) == sorted([*range(len(ODD_PROPERTIES))] * 2)
+    await eventually_async(lambda: amqp.ready(url, "emails.dead") == count)
+    assert sorted(attempts) == sorted([*range(count)] * 2)
+    assert (await DeadLetters(settings, "emails").replay()).done == count
+    await eventually_async(lambda: amqp.ready(url, "emails.dead") == count and len(attempts) == 4 * count)
+    assert sorted(attempts) == sorted([*range(count)] * 4)
     for found in amqp.peek(url, "emails.dead"):
         assert found.headers["brokerjobs-reason"] == "exhausted"
-        assert found.headers["brokerjobs-attempt"] == 2
-        assert not [name for name in found.headers if name.startswith("x-")]
+        assert (found.headers["brokerjobs-attempt"], found.headers["brokerjobs-generation"]) == (2, 1)
+        assert {"x-death", "CC", "BCC"}.isdisjoint(found.headers)
+
+
+async def test_what_the_client_library_cannot_read_dies_and_ends_no_session(
+    consumer: Consumer, ran: list[int], start_worker: StartWorker, url: str, settings: Settings
+) -> None:
+    later = Consumer("later")
+    body = b'{"user_id": 5}'
+    with capture_logs() as lines:
+        await start_worker(consumer)
+        for properties, _ in hostile.UNREADABLE.values():
+            hostile.publish(url, "emails.welcome", body, properties)
+            hostile.publish(url, "later.welcome", body, properties)
+        hostile.publish(url, b"emails.caf\xe9", body, b"\x00\x00")
+        amqp.publish(url, "emails.welcome", b'{"user_id": 7}')
+        await eventually_async(lambda: ran == [7])
+        await start_worker(later)  # and sweeps
+
+        count = len(hostile.UNREADABLE)
+        await eventually_async(lambda: amqp.ready(url, "emails.dead") == count + 1)
+        await eventually_async(lambda: amqp.ready(url, "later.dead") == count)
+
+        # Past all workers: here only who looks through the queue meets them.
+        hostile.publish(url, "emails.dead", body, hostile.UNREADABLE["id"][0], exchange="")
+        letters = (await DeadLetters(settings, "emails").page()).letters
+
+        assert {(letter.reason, letter.message.body) for letter in letters} == {("undecodable", body)}
+        said = "\n".join(letter.error for letter in letters)
+        for words in [words for _, words in hostile.UNREADABLE.values()] + [
+            r"key is not UTF-8: emails.caf\xe9"
+        ]:
+            assert words in said
+        assert {letter.message.job for letter in letters} == {
+            "emails.welcome",
+            "emails.dead",
+            r"emails.caf\xe9",
+            r"\xff",
+        }
+        dead = await DeadLetters(settings, "later").page()
+        assert {(letter.reason, letter.message.body) for letter in dead.letters} == {("undecodable", body)}
+
+        # Who has looked at them, and found their arguments good, may run them.
+        replayed = await DeadLetters(settings, "emails").replay(Filter(job="emails.welcome"))
+        assert replayed.done == count - 1
+        await eventually_async(lambda: ran == [7] + [5] * (count - 2))  # less the odd type and content_type
+    assert [line["event"] for line in lines].count("consuming") == 2
+    assert "session ended" not in [line["event"] for line in lines]
 
 
 async def test_copies_to_other_queues_by_cc_are_not_repeated_by_retries(

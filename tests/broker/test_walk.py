@@ -54,6 +54,14 @@ async def test_walk_ends_after_as_many_as_it_may_see(settings: Settings, queue: 
         assert len([delivery async for delivery in through.deliveries(7)]) == 7
 
 
+async def test_walk_misses_nothing_that_the_broker_is_slow_to_deliver(
+    settings: Settings, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brokerjobs.amqp.walk.DELIVERY_TIMEOUT", 0.0)
+    async with walk(settings, queue, "test of") as through:
+        assert [int(delivery.body) async for delivery in through.deliveries(20)] == [*range(20)]
+
+
 async def test_walk_does_not_see_what_came_after_its_start(settings: Settings, url: str, queue: str) -> None:
     async with walk(settings, queue, "test of") as through:
         amqp.publish(url, queue, b"-1", exchange="")
