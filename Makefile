@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lock.txt
 PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n auto --dist loadgroup
 INSTALLED := $(VENV)/installed
+CHAOS := $(foreach name,SEED MINUTES JOBS RABBITMQ FAULTS CLUSTER,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-matrix check fmt bench lock clean
+.PHONY: help install demo test test-matrix chaos check fmt bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ test: check ## style, types, then all tests on real RabbitMQ 3.10 and 4.3
 
 test-matrix: $(INSTALLED) ## all tests on RabbitMQ 3.10, 4.0 and 4.3
 	@$(MAKE) --no-print-directory test RABBITMQ="3.10 4.0 4.3"
+
+chaos: $(INSTALLED) ## random faults, every job accounted for (SEED, MINUTES, JOBS, RABBITMQ, FAULTS, CLUSTER=1)
+	@$(CHAOS) $(BIN)/python -m tests.chaos
 
 check: $(INSTALLED) ## style, types, layers
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ SHOWN = 20  # violations
 
 def main() -> int:
     plan = from_environment(os.environ, seed=random.SystemRandom().randrange(10**6))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and all that was started ends too
     began = time.monotonic()
 
     def say(text: str) -> None:

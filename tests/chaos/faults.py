@@ -16,7 +16,7 @@ from brokerjobs.node.private import PrivateNode
 from tests.chaos import leftovers, operator
 from tests.chaos.entry import DEEDS, GAPS, STALL, failpoint
 from tests.chaos.proxy import Mode
-from tests.chaos.stage import SECOND, Stage
+from tests.chaos.stage import SECOND, Stage, second_type
 from tests.waiting import eventually
 
 Course = Iterator[str | float]
@@ -60,12 +60,14 @@ class Kind:
         name: `broker-kill`.
         effects: see `history.Fault`.
         course: makes it happen.
-        where: whether this stage can have it at all.
+        cluster: whether it is for a cluster, or for a single node; None for both.
+        where: whether this machine can have it at all.
     """
 
     name: str
     effects: frozenset[str]
     course: Callable[[Scene], Course]
+    cluster: bool | None = None
     where: Callable[[Stage], bool] = lambda _: True
 
 
@@ -74,6 +76,17 @@ def broker_kill(scene: Scene) -> Course:
     scene.node.kill()
     yield scene.rng.uniform(*SHORT)
     scene.node.start()
+
+
+def holder_kill(kind: str, scene: Scene) -> Course:
+    """Kill the node that holds a queue of this type, and start it again; the other two go on."""
+    namespaces = {second_type(scene.node): f"{SECOND}."}
+    queue = namespaces.get(kind, "") + scene.rng.choice(("swift", "steady"))
+    node = scene.stage.cluster.holder(queue)
+    yield f"{node.name}, which holds {queue}"
+    node.kill()
+    yield scene.rng.uniform(*LONG)
+    node.start()
 
 
 def broker_stop(scene: Scene) -> Course:
@@ -179,12 +192,20 @@ def _kind(name: str, effects: str, course: Callable[[Scene], Course], **more: ob
 KINDS = {
     kind.name: kind
     for kind in (
-        _kind("broker-kill", "resend undo echo", broker_kill),
-        _kind("broker-stop", "resend echo", broker_stop),
+        _kind("broker-kill", "resend undo echo", broker_kill, cluster=False),
+        _kind("leader-kill", "resend undo echo", partial(holder_kill, "quorum"), cluster=True),
+        _kind("home-kill", "resend undo echo", partial(holder_kill, "classic"), cluster=True),
+        _kind("broker-stop", "resend echo", broker_stop, cluster=False),
         _kind("connections-closed", "resend", connections_closed),
-        _kind("memory-alarm", "resend", memory_alarm),
-        _kind("disk-alarm", "resend", disk_alarm),
-        _kind("disk-full", "resend undo echo", disk_full, where=lambda stage: stage.disk is not None),
+        _kind("memory-alarm", "resend", memory_alarm, cluster=False),
+        _kind("disk-alarm", "resend", disk_alarm, cluster=False),
+        _kind(
+            "disk-full",
+            "resend undo echo",
+            disk_full,
+            cluster=False,
+            where=lambda stage: stage.disk is not None,
+        ),
         _kind("worker-kill", "", partial(kill, "worker")),
         _kind("worker-stop", "freeze resend", partial(stop, "worker")),
         _kind("publisher-kill", "", partial(kill, "publisher")),

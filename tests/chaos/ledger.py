@@ -54,6 +54,10 @@ class Ledger:
         return list(self._faults.values())
 
     @property
+    def runs(self) -> Sequence[Run]:
+        return list(self._runs.values())
+
+    @property
     def samples(self) -> Sequence[Sample]:
         return self._samples
 

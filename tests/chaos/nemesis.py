@@ -32,7 +32,8 @@ class Nemesis:
         self.fired: Counter[str] = Counter()
         self._rng = random.Random(stage.plan.seed)
         self._scene = Scene(stage, self._rng, self.fired)
-        wanted = [] if stage.plan.is_control else list(stage.plan.faults or KINDS)
+        usual = [name for name, kind in KINDS.items() if kind.cluster in (None, stage.plan.cluster)]
+        wanted = [] if stage.plan.is_control else list(stage.plan.faults or usual)
         if unknown := set(wanted) - set(KINDS):
             raise ConfigurationError(
                 f"there is no fault {', '.join(sorted(unknown))}; there are: {', '.join(KINDS)}, none"

@@ -25,10 +25,11 @@ class Plan:
         calm: seconds of full load before the first fault.
         quiet: seconds without a sign of life until queues are taken as silent.
         heartbeat: seconds; short ones find frozen peers sooner.
+        is_small: fewer workers, for a test that takes seconds.
     """
 
     seed: int
-    jobs: int = 20_000
+    jobs: int = 30_000
     minutes: float = 10.0
     rounds: int = 3
     rabbitmq: str = "4.3"
@@ -37,6 +38,7 @@ class Plan:
     calm: float = 15.0
     quiet: float = 5.0
     heartbeat: int = 5
+    is_small: bool = False
 
     @property
     def is_control(self) -> bool:

@@ -17,6 +17,7 @@ import asyncio
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,10 +45,14 @@ class _Link:
 
 
 class Proxy:
-    """One listener in front of one port; runs in a thread of its own."""
+    """One listener in front of one port, or several of a cluster; runs in a thread of its own.
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    Args:
+        targets: each connection goes to one that answers, in turn.
+    """
+
+    def __init__(self, *targets: int) -> None:
+        self._targets = deque(targets)
         self._reserved = reserve()
         self.port = self._reserved.number
         self._loop = asyncio.new_event_loop()
@@ -113,7 +118,7 @@ class Proxy:
         try:
             if self._mode == "half-open":
                 await asyncio.Event().wait()  # until that is over, and the connection with it
-            answers, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+            answers, upstream = await self._dial()
             link = _Link()
             pumps = [
                 asyncio.ensure_future(self._pump(link, reader, upstream, "hole-out", Frames(GREETING))),
@@ -132,6 +137,14 @@ class Proxy:
             _reset(writer)
             if upstream is not None:
                 _reset(upstream)
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for _ in range(len(self._targets) - 1):
+            self._targets.rotate()
+            with suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", self._targets[0])
+        self._targets.rotate()
+        return await asyncio.open_connection("127.0.0.1", self._targets[0])
 
     async def _pump(
         self,

@@ -27,7 +27,7 @@ from tests.chaos.orders import Order, draw
 
 THREADS = 6
 BATCH = 10
-IN_FLIGHT = 200
+IN_FLIGHT = 30
 RESENDS = 5
 PAUSE = 0.5  # seconds after a send that was not confirmed
 CATCH_UP = 1.0  # seconds of load that may be made up for after a stall

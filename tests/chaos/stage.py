@@ -15,6 +15,7 @@ from typing import Self
 from brokerjobs.node.fetch import default_cache, fetch
 from brokerjobs.node.private import PrivateNode
 from tests.chaos import operator
+from tests.chaos.cluster import Cluster
 from tests.chaos.entry import held
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.journal import Journal
@@ -63,6 +64,11 @@ class Stage:
         self._stack.close()
 
     @property
+    def node(self) -> PrivateNode:
+        """The broker, or a node of it that runs."""
+        return self.cluster.node
+
+    @property
     def version(self) -> str:
         return ".".join(map(str, self.node.version))
 
@@ -78,24 +84,26 @@ class Stage:
 
     def victims(self, what: str) -> tuple[str, ...]:
         """Members that may be killed or frozen: never worker-a, whose growth is measured."""
-        return _VICTIMS[what]
+        return tuple(name for name in _VICTIMS[what] if name in self.fleet.members)
 
     def _open(self) -> None:
-        self.node = self._stack.enter_context(self._make_node())
+        self.cluster = self._stack.enter_context(self._make_cluster())
         for user in "worker", "publisher":
             operator.add_user(self.node, user)
-            self.proxies[f"{user}s"] = self._stack.enter_context(Proxy(self.node.ports.amqp))
+            self.proxies[f"{user}s"] = self._stack.enter_context(Proxy(*self.cluster.ports))
         self.fleet = Fleet(self.folder, _environment(self.plan))
         self._stack.callback(self.fleet.close)
-        for member in _workers(self._url("worker"), second_type(self.node)):
+        for member in _workers(self._url("worker"), second_type(self.node), self.plan):
             self.fleet.add(member)
         self.fleet.wait_consuming()
         for member in _publishers(self._url("publisher"), self.plan):
             self.fleet.add(member)
 
-    def _make_node(self) -> PrivateNode:
+    def _make_cluster(self) -> Cluster:
         installation = fetch(self.plan.rabbitmq, default_cache())
         conf = f"disk_free_limit.absolute = {operator.DISK_LIMIT}"
+        if self.plan.cluster:
+            return Cluster.of(installation, conf=conf, advanced=ADVANCED)
         folder = None
         if "disk-full" in (self.plan.faults or ("disk-full",)) and operator.Disk.is_possible():
             disk = operator.Disk(Path(self._stack.enter_context(_temporary_folder())) / "disk")
@@ -103,7 +111,7 @@ class Stage:
                 disk.mount()
                 self._stack.callback(disk.unmount)
                 self.disk, folder = disk, disk.folder / "node"
-        return PrivateNode(installation, conf=conf, advanced=ADVANCED, folder=folder)
+        return Cluster([PrivateNode(installation, conf=conf, advanced=ADVANCED, folder=folder)])
 
     def _url(self, user: str) -> str:
         return f"amqp://{user}:{operator.PASSWORD}@127.0.0.1:{self.proxies[f'{user}s'].port}/%2F"
@@ -121,18 +129,19 @@ def second_type(node: PrivateNode) -> str:
     return "classic" if node.version >= (4, 3) else "quorum"
 
 
-def _workers(url: str, second: str) -> list[Member]:
+def _workers(url: str, second: str, plan: Plan) -> list[Member]:
     consume = ("consume", *QUEUES)
     plain, watched = ("-m", "brokerjobs", *consume), ("-m", "tests.chaos.entry", *consume)
     first = {"BROKERJOBS_URL": url}
     other = {**first, "BROKERJOBS_NAMESPACE": SECOND, "BROKERJOBS_QUEUE_TYPE": second}
-    return [
+    members = [
         Member("worker-a", watched, first),  # lives through it all
-        Member("worker-b", watched, first),
         Member("worker-c", plain, first),
         Member("worker-d", watched, other),
+        Member("worker-b", watched, first),
         Member("worker-e", plain, other),
     ]
+    return members[:3] if plan.is_small else members
 
 
 def _publishers(url: str, plan: Plan) -> list[Member]:
@@ -146,7 +155,8 @@ def _publishers(url: str, plan: Plan) -> list[Member]:
     ]
 
 
-def _environment(plan: Plan) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
+    """For all processes of a run: the jobs of this package, and nothing of the developer's own settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BROKERJOBS_")}
     return {
         **kept,
@@ -154,11 +164,17 @@ def _environment(plan: Plan) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "BROKERJOBS_CONSUMERS": "tests.chaos.consumers",
         "BROKERJOBS_LOG_FORMAT": "json",
-        "BROKERJOBS_HEARTBEAT": str(plan.heartbeat),
-        "BROKERJOBS_CONNECT_TIMEOUT": "5s",
-        "BROKERJOBS_SWEEP_INTERVAL": "2s",
-        "BROKERJOBS_DRAIN_TIMEOUT": "10s",
+        **more,
     }
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    return environment(
+        BROKERJOBS_HEARTBEAT=str(plan.heartbeat),
+        BROKERJOBS_CONNECT_TIMEOUT="5s",
+        BROKERJOBS_SWEEP_INTERVAL="2s",
+        BROKERJOBS_DRAIN_TIMEOUT="10s",
+    )
 
 
 class _temporary_folder:  # noqa: N801  (read as a function)
