@@ -202,8 +202,11 @@ class Settings(BaseSettings):
         parts = urlsplit(self.amqp_url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        vhost = unquote(parts.path[1:]) or "/"
-        return f"{host}:{port}" + (f" (vhost {vhost})" if vhost != "/" else "")
+        return f"{host}:{port}" + (f" (vhost {self.vhost})" if self.vhost != "/" else "")
+
+    @property
+    def vhost(self) -> str:
+        return unquote(urlsplit(self.amqp_url).path[1:]) or "/"
 
     @classmethod
     def settings_customise_sources(

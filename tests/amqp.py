@@ -25,13 +25,19 @@ class Found:
 
 
 @contextmanager
-def channel(url: str) -> Iterator[Any]:
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+def connection(url: str) -> Iterator[Any]:
+    opened = pika.BlockingConnection(pika.URLParameters(url))
     try:
-        yield connection.channel()
+        yield opened
     finally:
-        if connection.is_open:
-            connection.close()
+        if opened.is_open:
+            opened.close()
+
+
+@contextmanager
+def channel(url: str) -> Iterator[Any]:
+    with connection(url) as opened:
+        yield opened.channel()
 
 
 def ready(url: str, queue: str) -> int:

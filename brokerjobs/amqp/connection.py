@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 # Seconds: a frozen peer must not hold up an ending. The client itself gives up waiting for one after 2.
 CLOSE_TIMEOUT = 3.0
+GRANT = "`brokerjobs topology permissions` prints what each kind of program needs"
 # What the client raises when the connection or channel is gone.
 LOST = (ConnectionError, aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError)
 
@@ -240,7 +241,7 @@ def _os_words(error: BaseException, settings: Settings) -> str:
 def explain_channel_error(error: BaseException, settings: Settings) -> BaseException:
     """403 in our words; anything else as it is."""
     if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-        return AccessRefused(f"RabbitMQ refuses user {settings.user!r}: {reply_text(error)}")
+        return AccessRefused(f"RabbitMQ refuses user {settings.user!r}: {reply_text(error)}; {GRANT}")
     return error
 
 

@@ -11,7 +11,7 @@ import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 
 from brokerjobs import tls
-from brokerjobs.amqp.connection import connection_name, wrong_login
+from brokerjobs.amqp.connection import GRANT, connection_name, wrong_login
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.errors import (
     AccessRefused,
@@ -116,5 +116,5 @@ def refusal(reason: BaseException) -> BrokerJobsError:
             f"{text}: the topology is not there yet; start a worker, or run `brokerjobs topology apply`"
         )
     if code == 403:
-        return AccessRefused(f"RabbitMQ refuses it: {text}")
+        return AccessRefused(f"RabbitMQ refuses it: {text}; {GRANT}")
     return PublishRefused(f"RabbitMQ refuses it: {text}")

@@ -23,7 +23,7 @@ VERBS = {
     "jobs": ("jobs", "The jobs that the consumers declare."),
     "publish": ("publish", "Publish one job by its name."),
     "queues": ("queues", "What waits, runs, and died, per queue."),
-    "topology": ("topology", "Exchanges, queues and bindings: show, apply, check."),
+    "topology": ("topology", "Exchanges, queues and bindings: show, apply, check, permissions."),
 }
 
 

@@ -1,14 +1,15 @@
-"""`brokerjobs topology show|apply|check`: what the consumers need in RabbitMQ."""
+"""`brokerjobs topology show|apply|check|permissions`: what the consumers need in RabbitMQ."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from brokerjobs import discovery, provision, settings, topology
+from brokerjobs import discovery, permissions, provision, settings, topology
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import Connection
 from brokerjobs.capabilities import Capabilities
@@ -84,6 +85,36 @@ def check(queues: tuple[str, ...], as_json: bool, **given: Any) -> int:
     else:
         click.echo(f"all there at {chosen.address}")
     return CONFIGURATION if missing else DONE
+
+
+@command.command(
+    "permissions", short_help="Print the rabbitmqctl commands for users with no more than they need."
+)
+@queues_argument
+@click.option(
+    "--without-delays",
+    is_flag=True,
+    help="Publishers may not send with a delay; with it they reach every queue of the namespace.",
+)
+@json_option
+@consumers_option
+@namespace_option
+@url_option
+def permissions_(queues: tuple[str, ...], without_delays: bool, as_json: bool, **given: Any) -> None:
+    """Print the rabbitmqctl commands that make a user for each kind of program, with no more than it needs.
+
+    The users: deploy applies the topology, publisher sends jobs, worker runs them with topology = check, operator
+    looks at queues and replays dead letters. The virtual host is that of the URL; RabbitMQ is not asked. Run the
+    commands where RabbitMQ runs.
+    """
+    chosen = settings.load(**given)
+    bindings = {consumer.queue: consumer.bind for consumer in discovery.find(chosen.consumers, queues)}
+    found = permissions.roles(Names(chosen.namespace), bindings, delays=not without_delays)
+    if as_json:
+        print_json({"vhost": chosen.vhost, "users": [asdict(role) for role in found]})
+        return
+    for line in permissions.commands(found, chosen.vhost):
+        click.echo(line)
 
 
 async def _apply(consumers: Sequence[Consumer], chosen: Settings) -> list[str]:

@@ -1,7 +1,8 @@
-"""`brokerjobs topology show|apply|check`: what the consumers need in RabbitMQ, and whether it is there."""
+"""`brokerjobs topology show|apply|check|permissions`: what the consumers need in RabbitMQ, and whether it is there."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -158,3 +159,26 @@ def test_no_broker_is_exit_code_69(offline: Shell, verb: str) -> None:
     assert done.err.count("\n") == 1
     assert "127.0.0.1:1" in done.err
     assert "geheim" not in done.err
+
+
+def test_permissions_are_a_script_for_the_declared_queues(offline: Shell) -> None:
+    offline.write("consumers/emails.py", 'from brokerjobs import Consumer\nconsumer = Consumer("emails")\n')
+    offline.write(
+        "consumers/audit.py",
+        'from brokerjobs import Consumer\nconsumer = Consumer("audit", bind=["*.created"])\n',
+    )
+    given = {"BROKERJOBS_URL": "amqp://jane:geheim@rabbit/my%2Fvhost", "BROKERJOBS_NAMESPACE": "shop"}
+
+    script = offline.run("topology", "permissions", **given)
+    told = offline.run("topology", "permissions", "--json", **given).json
+    narrow = offline.run("topology", "permissions", "emails", "--without-delays", "--json", **given).json
+
+    assert (script.code, script.err) == (0, "")
+    assert "geheim" not in script.out
+    assert told["vhost"] == "my/vhost"
+    for user in told["users"]:
+        words = ["--vhost", "my/vhost", user["user"], user["configure"], user["write"], user["read"]]
+        assert f"rabbitmqctl set_permissions {shlex.join(words)}\n" in script.out
+    publisher = told["users"][-1]
+    assert publisher["topics"] == {"shop.jobs": r"^(audit(\..*)?|[^.]*\.created|emails(\..*)?)$"}
+    assert narrow["users"][-1]["write"] == r"^(shop\.jobs|shop\.emails)$"
