@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brokerjobs.breaker import Breaker
     from brokerjobs.client import Client, SendManyError
     from brokerjobs.consumer import Consumer
     from brokerjobs.context import Context, current_job
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 # Imported when first used: `brokerjobs --help` and a program that only publishes stay light.
 _WHERE = {
     "AccessRefused": "errors",
+    "Breaker": "breaker",
     "BrokerJobsError": "errors",
     "BrokerUnreachable": "errors",
     "Client": "client",
@@ -78,6 +80,7 @@ _WHERE = {
 
 __all__ = [
     "AccessRefused",
+    "Breaker",
     "BrokerJobsError",
     "BrokerUnreachable",
     "Client",

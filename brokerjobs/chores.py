@@ -87,6 +87,10 @@ class Chores:
                     await session.renew(lane.queue)
                 await lane.pauses_changed.wait()
 
+    async def follow_marks(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Look for marks of paused queues now and then: a command may have got lost."""
+        await self._every(self._settings.sweep_interval, look)
+
     async def watch(self, session: Session) -> None:
         """End a session that is connected and gets nothing, though messages wait and nothing is held."""
         strikes: Counter[Lane] = Counter()

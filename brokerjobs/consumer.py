@@ -8,6 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from brokerjobs.breaker import Breaker
 from brokerjobs.durations import Duration, seconds
 from brokerjobs.errors import ConfigurationError
 from brokerjobs.job import Hook, Hooked, HookT, Job
@@ -40,12 +41,13 @@ class Consumer(Hooked):
             None takes the setting.
         priorities: False for a classic queue without priorities, which is about twice as fast.
         middleware: code around every run, outermost first.
+        breaker: when to rest because jobs fail one after another; never, by default.
 
     Raises:
         ConfigurationError: for values that cannot work.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is an option that users name)
         self,
         queue: str,
         *,
@@ -56,6 +58,7 @@ class Consumer(Hooked):
         queue_type: Literal["auto", "classic", "quorum"] | None = None,
         priorities: bool = True,
         middleware: Sequence[Middleware] = (),
+        breaker: Breaker | None = None,
     ) -> None:
         super().__init__()
         if isinstance(bind, str):
@@ -72,6 +75,7 @@ class Consumer(Hooked):
         self.queue_type = queue_type
         self.priorities = priorities
         self.middleware = tuple(middleware)
+        self.breaker = breaker
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
         self.jobs: dict[str, Job[..., Any]] = {}

@@ -14,6 +14,15 @@ from brokerjobs.message import Message
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Succeeded
 
 
+class Cancellation:
+    """Whether somebody asked for the end of a run; also read by the job's own thread."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
 @dataclass(slots=True)
 class Context:
     """The run of one job: `current_job()` gives it inside the job.
@@ -39,6 +48,7 @@ class Context:
     max_attempts: int | None = None
     decision: Outcome | None = None
     _decide: Callable[[Outcome], None] = field(default=lambda _: None, repr=False)
+    _cancellation: Cancellation = field(default_factory=Cancellation, repr=False)
 
     @property
     def id(self) -> str:
@@ -60,6 +70,11 @@ class Context:
     def remaining(self) -> float:
         """Seconds until the attempt times out."""
         return self.deadline - time.monotonic()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `brokerjobs cancel` asked for the end of this job: a `def` job looks here, others are stopped."""
+        return self._cancellation.asked
 
     def ack(self) -> None:
         """Acknowledge now: whatever happens next, the job is not run again."""

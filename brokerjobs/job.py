@@ -102,6 +102,7 @@ class Job(Hooked, Generic[P, R]):
         self.memory_limit = memory_limit
         self.signature = Signature(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        self.can_be_stopped = self.is_async or isolate  # a thread cannot
         # Without the function's attributes: other decorators keep things there, such as tenacity its `retry`.
         functools.update_wrapper(self, function, updated=())
 

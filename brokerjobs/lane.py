@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.settlement import Settlement
+from brokerjobs.breaker import Circuit
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, UndecodableMessage
 from brokerjobs.executor import Executor
@@ -26,10 +27,12 @@ from brokerjobs.failure import Failure
 from brokerjobs.logs import log
 from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
-from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded, word
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 
 LAST_GRACE = 1.0  # seconds for what is cancelled to end
+BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
+CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator cancelled it"))
 UNCONFIRMED = "publisher"  # who pauses a queue while its copies are not confirmed
 TRIES_BEFORE_PAUSE = 3
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
@@ -81,6 +84,9 @@ class Lane:
         self._runs = Runs()
         self._unconfirmed: set[Run] = set()
         self._pauses: dict[str, str] = {}
+        self._circuit = Circuit(consumer.breaker)
+        self._probe: asyncio.Task[None] | None = None
+        self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
         self.pauses_changed = asyncio.Event()
 
     @property
@@ -112,17 +118,20 @@ class Lane:
 
     def start_next(self) -> bool:
         """Start one waiting delivery if there is one and a slot for it."""
-        if not self._inbox or not self._slots.free or self._pauses:
+        if not self._inbox or not self._slots.free or self._pauses or self._probe is not None:
             return False
         _, delivery = self._inbox.popleft()
-        self._start(self._process(delivery))
+        task = self._start(self._process(delivery))
+        if self._circuit.state == "probing":
+            self._probe = task
         return True
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self._slots.used += 1
         task = asyncio.create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._done)
+        return task
 
     # -- pauses
 
@@ -148,6 +157,63 @@ class Lane:
             self._tell_of_pauses()
             if not self._pauses:
                 self._freed()
+
+    def _heed(self, outcome: Outcome) -> None:
+        """Let the breaker know how an attempt ended; while it probes, only the probe counts."""
+        if self._circuit.breaker is None or (
+            self._circuit.state == "probing" and asyncio.current_task() is not self._probe
+        ):
+            return
+        match outcome:
+            case Succeeded():
+                changed = self._circuit.record(failed=False, now=time.monotonic())
+            case (
+                Retried(reason="failed" | "crashed") | DeadLettered(reason="exhausted" | "failed" | "crashed")
+            ):
+                changed = self._circuit.record(failed=True, now=time.monotonic())
+            case _:
+                return
+        if changed and self._circuit.state == "open":
+            rest = self._circuit.breaker.rest_seconds
+            self.pause(BREAKER, f"{self._circuit.breaker}; one job is tried in {rest:g} s")
+            asyncio.get_running_loop().call_later(rest, self._try_one)
+        self._metrics.breaker.labels(self.queue).set(self._circuit.state != "closed")
+
+    def _try_one(self) -> None:
+        self._circuit.probe()
+        self.resume(BREAKER)
+
+    # -- cancellations
+
+    def cancel(self, id: str) -> list[dict[str, Any]]:
+        """End the runs of an id; tells of each whether it was stopped: a thread can only be told."""
+        found = []
+        for task, run in list(self._tasks.items()):
+            if run is None or run.message.id != id or run.settling is not None:
+                continue
+            run.cancellation.asked = True
+            job = self.consumer.find(run.message)
+            stopped = job is not None and job.can_be_stopped
+            if stopped:
+                task.cancel()
+            log.warning("job cancelled", queue=self.queue, job=run.message.job, id=id, stopped=stopped)
+            found.append({"queue": self.queue, "job": run.message.job, "stopped": stopped})
+        return found
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """What runs now."""
+        return [
+            {
+                "queue": self.queue,
+                "job": run.message.job,
+                "id": run.message.id,
+                "attempt": run.message.attempt,
+                "began": run.began,
+            }
+            for run in self._tasks.values()
+            if run is not None
+        ]
 
     def _tell_of_pauses(self) -> None:
         self._metrics.paused.labels(self.queue).set(bool(self._pauses))
@@ -229,6 +295,8 @@ class Lane:
     def _done(self, task: asyncio.Task[None]) -> None:
         self.changes += 1
         run = self._tasks.pop(task)
+        if task is self._probe:
+            self._probe = None
         if run is not None:
             self._runs.end(run)
         self._slots.used -= 1
@@ -274,15 +342,10 @@ class Lane:
         in_progress = self._metrics.in_progress.labels(self.queue)
         in_progress.inc()
         try:
-            outcome = await self._executor.execute(
-                message,
-                redelivered=run.delivery.redelivered,
-                decide=lambda decision: self._settle_now(run, decision),
-            )
-        except asyncio.CancelledError:
-            outcome = Released("the worker is stopping")
+            outcome = await self._outcome(run)
         finally:
             in_progress.dec()
+        self._heed(outcome)
         duration = time.monotonic() - began
         self._metrics.duration.labels(self.queue, job).observe(duration)
         self._metrics.finished.labels(self.queue, job, word(outcome)).inc()
@@ -290,6 +353,26 @@ class Lane:
         self._settle_now(run, outcome)
         assert run.settling is not None
         await run.settling
+
+    async def _outcome(self, run: Run) -> Outcome:
+        if self.is_cancelled(run.message, lambda: _sent_at(run)):
+            return CANCELLED
+        try:
+            outcome = await self._executor.execute(
+                run.message,
+                redelivered=run.delivery.redelivered,
+                decide=lambda decision: self._settle_now(run, decision),
+                cancellation=run.cancellation,
+            )
+        except asyncio.CancelledError:
+            if not run.cancellation.asked:
+                return Released("the worker is stopping")
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            return CANCELLED
+        # A cancelled job that could only be told may fail, but is not tried again.
+        return CANCELLED if run.cancellation.asked and isinstance(outcome, Retried) else outcome
 
     def _settle_now(self, run: Run, outcome: Outcome) -> None:
         """Settle by the first outcome: that of the job's own decision, or that of its end."""
@@ -351,6 +434,14 @@ def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome
         return message, DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
     message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
     return message, DeadLettered(reason="undecodable", failure=Failure.of(error))
+
+
+def _sent_at(run: Run) -> float:
+    """When the message was first published; 0 where its publisher does not tell."""
+    message = run.message
+    if message.published_at != message.timestamp or run.delivery.properties.get("timestamp") is not None:
+        return message.published_at
+    return 0.0
 
 
 def _say(message: Message, queue: str, outcome: Outcome, duration: float) -> None:

@@ -98,6 +98,12 @@ class Metrics:
             ["queue"],
             registry=self.registry,
         )
+        self.breaker = Gauge(
+            "brokerjobs_breaker_open",
+            "1 while the queue rests or is tried because its jobs failed one after another.",
+            ["queue"],
+            registry=self.registry,
+        )
         self.settle_failures = Counter(
             "brokerjobs_settle_failures",
             "Acks and nacks lost with their channel: the job will be delivered again.",
@@ -127,6 +133,7 @@ class Metrics:
             self.child_deaths.labels(queue, cause)
         self.settle_failures.labels(queue)
         self.paused.labels(queue)
+        self.breaker.labels(queue)
         for how in RECOGNISED:
             self.recognised.labels(queue, how)
         self.slots.labels(queue).set(slots)

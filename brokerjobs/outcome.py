@@ -39,8 +39,8 @@ class DeadLettered:
     """Put it into the dead letter queue, for people.
 
     Args:
-        reason: exhausted, failed, crashed, rejected, expired, unknown_job, arguments, json, encoding, content_type,
-            too_large.
+        reason: exhausted, failed, crashed, rejected, cancelled, expired, unknown_job, arguments, json, encoding,
+            content_type, too_large.
         failure: what went wrong.
     """
 

@@ -11,6 +11,7 @@ import time
 from hashlib import blake2b
 
 from brokerjobs.amqp.session import Delivery
+from brokerjobs.context import Cancellation
 from brokerjobs.message import Message
 from brokerjobs.outcome import Outcome, Succeeded
 
@@ -37,13 +38,15 @@ class Run:
         identity: None for a message without an id of its own, which cannot be recognised.
     """
 
-    __slots__ = ("delivery", "identity", "message", "settling")
+    __slots__ = ("began", "cancellation", "delivery", "identity", "message", "settling")
 
     def __init__(self, delivery: Delivery, message: Message, identity: Identity | None = None) -> None:
         self.delivery = delivery
         self.message = message
         self.identity = identity
         self.settling: asyncio.Task[None] | None = None
+        self.cancellation = Cancellation()
+        self.began = time.time()
 
     @property
     def is_unsettled(self) -> bool:

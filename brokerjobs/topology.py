@@ -4,6 +4,7 @@
     worker, attempt failed ──► jobs.v1.delay.<k> ► jobs.v1.after.<k> ► … ► jobs.v1.due (topic) ──► emails
     worker, attempts spent ──► jobs.dead (direct) ──► emails.dead
     jobs, jobs.v1.due, jobs.dead ── what matches no queue ──► jobs.unrouted
+    operator ──► jobs.control (topic) ──► every worker; cancellations also ──► jobs.cancelled (stream)
 
 Queue arguments can never change, so the shared part carries its version in its names, and ends with a mark
 (`jobs.v1.ready`), declared last: when it is there, all is there. Targets stand before sources, because what
@@ -40,7 +41,16 @@ RESERVED = {
     "jobs": "the exchange of that name",
     "dead": "dead letter queues, such as emails.dead",
     "reader": "whoever looks through a queue, as emails.dead.reader",
+    "paused": "the mark of a paused queue, such as emails.paused",
 }
+
+# Keys of the control exchange: to all workers, to the stream of cancellations alone, to who asked.
+TO_WORKERS = "all"
+MARK = "mark"
+REPLY = "reply"
+CANCEL = f"{TO_WORKERS}.cancel"
+# A cancellation is forgotten after this: the stream must not grow for ever.
+CANCELLED_FOR = "30D"
 
 _WORD = re.compile(r"[a-z0-9_-]{1,80}")
 _PATTERN = re.compile(r"(?:[^.*#\s]+|\*|#)(?:\.(?:[^.*#\s]+|\*|#))*")
@@ -127,6 +137,14 @@ class Names:
         return self._in("jobs.unrouted")
 
     @property
+    def control(self) -> str:
+        return self._in("jobs.control")
+
+    @property
+    def cancelled(self) -> str:
+        return self._in("jobs.cancelled")
+
+    @property
     def ready(self) -> str:
         return self._in("jobs.v1.ready")
 
@@ -146,6 +164,10 @@ class Names:
     def queue_of(self, name: str) -> str:
         """The queue as users say it, whose work or dead letters the broker keeps under this name."""
         return name.removeprefix(f"{self.namespace}.").removesuffix(".dead")
+
+    def paused(self, name: str) -> str:
+        """The queue whose mere existence says that nobody shall consume `name`."""
+        return self._in(f"{name}.paused")
 
 
 def reader_of(queue: str) -> str:
@@ -218,6 +240,10 @@ def shared(names: Names) -> Topology:
         Exchange(name=names.jobs, type="topic", arguments=unrouted),
         Exchange(name=names.dead_exchange, type="direct", arguments=unrouted),
         Exchange(name=names.due, type="topic", arguments=unrouted),
+        Exchange(name=names.control, type="topic"),
+        Queue(name=names.cancelled, arguments=_CANCELLED_ARGUMENTS),
+        Binding(source=names.control, destination=names.cancelled, key=CANCEL),
+        Binding(source=names.control, destination=names.cancelled, key=MARK),
     ]
     levels = range(delay.LEVELS)
     parts += [Exchange(name=names.after(k), type="topic") for k in levels[1:]]
@@ -225,6 +251,14 @@ def shared(names: Names) -> Topology:
     parts += [binding for k in levels[1:] for binding in _after(names, k)]
     parts.append(Exchange(name=names.ready, type="fanout"))
     return Topology(tuple(parts))
+
+
+_CANCELLED_ARGUMENTS: dict[str, Argument] = {
+    "x-queue-type": "stream",
+    "x-max-age": CANCELLED_FOR,
+    "x-max-length-bytes": 200_000_000,
+    "x-stream-max-segment-size-bytes": 10_000_000,  # whole segments are dropped, so they must be small
+}
 
 
 def _level(names: Names, k: int) -> list[Part]:

@@ -39,6 +39,7 @@ from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
+from brokerjobs.remote import Remote
 from brokerjobs.settings import Settings
 from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
@@ -124,6 +125,7 @@ class Worker:
             on_published=lambda outcome: self._metrics.published.labels(outcome).inc(),
         )
         self._lanes = self._make_lanes(threads)
+        self._remote = Remote(self._settings, self._lanes, self._publisher)
         started: list[tuple[Consumer, Executor]] = []
         try:
             for consumer, executor in self._executors.items():
@@ -236,6 +238,7 @@ class Worker:
         session = await Session.open(self._settings, f"worker of {self._title}")
         try:
             await provision.ensure(session.connection, self._consumers, self._settings)
+            await self._remote.begin(session)
             if self._strict:
                 self._order = self._order_of(session)
             for lane in self._lanes:
@@ -311,6 +314,7 @@ class Worker:
                 needs = provision.needs_of_all(self._consumers, capabilities, self._settings)
                 group.create_task(chores.sweep_unrouted(session, needs.bindings, self._publisher))
             group.create_task(chores.watch(session))
+            group.create_task(chores.follow_marks(lambda: self._remote.look_for_pauses(session)))
             group.create_task(chores.mind_the_loop())
             for lane in self._lanes:
                 group.create_task(chores.follow_pauses(session, lane))

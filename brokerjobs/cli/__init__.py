@@ -17,13 +17,17 @@ from brokerjobs.errors import BrokerJobsError
 # verb → module that holds its `command`, and the line that `--help` shows
 VERBS = {
     "broker": ("broker", "A private RabbitMQ for daily work: start, stop, status, url."),
+    "cancel": ("cancel", "End a job wherever it is: running, queued or waiting."),
     "config": ("config", "Each setting, its value, and where it came from."),
     "consume": ("consume", "Run a worker for one or more queues."),
     "dead": ("dead", "Dead letters: list, show, replay, drop."),
     "jobs": ("jobs", "The jobs that the consumers declare."),
+    "pause": ("pause", "Let no worker take from a queue, until resume."),
     "publish": ("publish", "Publish one job by its name."),
     "queues": ("queues", "What waits, runs, and died, per queue."),
+    "resume": ("resume", "Let workers take from a paused queue again."),
     "topology": ("topology", "Exchanges, queues and bindings: show, apply, check, permissions."),
+    "workers": ("workers", "Which workers are there, and who runs what since when."),
 }
 
 

@@ -18,7 +18,7 @@ from brokerjobs.errors import ConfigurationError, UnknownQueue
 from brokerjobs.inspection import Counts, Snapshot, snapshot
 from brokerjobs.settings import Settings
 
-COLUMNS = ("queue", "ready", "unacked", "consumers", "dead")
+COLUMNS = ("queue", "ready", "unacked", "consumers", "dead", "paused")
 
 
 @click.command()
@@ -66,8 +66,15 @@ def _refuse_unknown(queues: tuple[str, ...], seen: Snapshot, chosen: Settings) -
 
 def _row(counts: Counts) -> tuple[object, ...]:
     if counts.ready is None:
-        return counts.queue, "not declared", None, None, None
-    return counts.queue, counts.ready, counts.unacked, counts.consumers, counts.dead
+        return counts.queue, "not declared", None, None, None, None
+    return (
+        counts.queue,
+        counts.ready,
+        counts.unacked,
+        counts.consumers,
+        counts.dead,
+        "yes" if counts.paused else None,
+    )
 
 
 def _shared_lines(seen: Snapshot) -> list[str]:

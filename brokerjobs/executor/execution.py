@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from brokerjobs.consumer import Consumer
-from brokerjobs.context import Context, current
+from brokerjobs.context import Cancellation, Context, current
 from brokerjobs.delay import LONGEST
 from brokerjobs.durations import seconds, text
 from brokerjobs.errors import ConfigurationError, JobCrashed, Reject, RetryLater, UndecodableMessage
@@ -88,6 +88,7 @@ class Executor:
         redelivered: bool = False,
         suspect: bool = False,
         decide: Decide = lambda _: None,
+        cancellation: Cancellation | None = None,
     ) -> Outcome:
         """Run the message's job and judge how it went.
 
@@ -96,6 +97,7 @@ class Executor:
             redelivered: for the job to know.
             suspect: it may have killed a worker, so it runs in a child process.
             decide: told a decision that the job takes by hand, on the loop, while it still runs.
+            cancellation: lets the job see that somebody asked for its end.
         """
         if (early_or_late := self._too_early_or_late(message)) is not None:
             return early_or_late
@@ -106,7 +108,8 @@ class Executor:
             arguments = arguments_of(job, message, self._max_message_size)
         except UndecodableMessage as error:
             return DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
-        context = self._context(job, message, arguments, redelivered, decide)
+        context = self._context(job, message, arguments, decide, cancellation or Cancellation())
+        context.redelivered = redelivered
         return await self._run(job, context, self._place(job, suspect))
 
     def _too_early_or_late(self, message: Message) -> Outcome | None:
@@ -132,17 +135,22 @@ class Executor:
         return DeadLettered(reason=UNKNOWN_JOB, failure=failure)
 
     def _context(
-        self, job: Job[..., Any], message: Message, arguments: Arguments, redelivered: bool, decide: Decide
+        self,
+        job: Job[..., Any],
+        message: Message,
+        arguments: Arguments,
+        decide: Decide,
+        cancellation: Cancellation,
     ) -> Context:
         loop = asyncio.get_running_loop()
         return Context(
             message=message,
             queue=self._consumer.queue,
             arguments=arguments,
-            redelivered=redelivered,
             deadline=time.monotonic() + job.timeout,
             max_attempts=job.retry.max_attempts,
             _decide=lambda outcome: _on(loop, decide, outcome),
+            _cancellation=cancellation,
         )
 
     def _place(self, job: Job[..., Any], suspect: bool) -> Processes | None:

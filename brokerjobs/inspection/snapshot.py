@@ -32,6 +32,7 @@ class Counts:
         unacked: deliveries that workers hold, running or about to; None where the management API does not tell.
         consumers: how many workers consume it.
         dead: messages in its dead letter queue, but for those that somebody holds who goes through them.
+        paused: whether `brokerjobs pause` holds it.
     """
 
     queue: str
@@ -39,6 +40,7 @@ class Counts:
     unacked: int | None
     consumers: int
     dead: int
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,13 @@ def _of_this_broker(listed: Listing, why: str, cluster_name: str) -> tuple[Listi
 
 def _broker_names(names: Names, queues: list[str]) -> list[str]:
     levels = [names.level(k) for k in range(delay.LEVELS)]
-    return [*map(names.queue, queues), *map(names.dead, queues), *levels, names.unrouted]
+    return [
+        *map(names.queue, queues),
+        *map(names.dead, queues),
+        *map(names.paused, queues),
+        *levels,
+        names.unrouted,
+    ]
 
 
 def _counts(
@@ -169,6 +177,7 @@ def _counts(
         unacked=listed.get(names.queue(queue)),
         consumers=work[1] if work else 0,
         dead=dead[0] if dead else 0,
+        paused=counts[names.paused(queue)] is not None,
     )
 
 

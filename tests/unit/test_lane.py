@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import tenacity
 from structlog.testing import capture_logs
 
-from brokerjobs import Consumer, Retry, current_job, lane, runs
+from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs
 from brokerjobs.amqp.settlement import Settlement
+from brokerjobs.breaker import Circuit
+from brokerjobs.context import Cancellation
 from brokerjobs.errors import BrokerUnreachable, PublishUnknown
 from brokerjobs.executor import Executor, Threads
 from brokerjobs.lane import Lane, Slots
@@ -584,6 +587,119 @@ async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None
     assert not bench.lane.is_paused
 
 
+# ---- the circuit breaker
+
+
+async def test_queue_whose_jobs_fail_rests_and_tries_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.lane, "_circuit", Circuit(Breaker(2, rest=0.05)))
+    for _ in range(2):
+        bench.deliver("fail")
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.is_idle)
+    assert dict(bench.lane.pauses) == {"breaker": "2 failures within 1m; one job is tried in 0.05 s"}
+    assert bench.value("brokerjobs_breaker_open", queue="emails") == 1
+
+    await eventually_async(lambda: not bench.lane.is_paused)
+    for _ in range(2):
+        bench.deliver("quick")
+    assert bench.start_all() == 1  # the probe
+    await eventually_async(lambda: bench.slots.used == 0)
+
+    assert bench.value("brokerjobs_breaker_open", queue="emails") == 0
+    assert bench.start_all() == 1
+    await bench.finish()
+
+
+async def test_probe_that_fails_lets_the_queue_rest_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    circuit = Circuit(Breaker(1, rest=3600))
+    monkeypatch.setattr(bench.lane, "_circuit", circuit)
+    bench.deliver("stay")
+    bench.deliver("fail")
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.is_paused)
+    bench.lane._try_one()
+
+    bench.deliver("fail")
+    bench.deliver("quick")
+    assert bench.start_all() == 1
+    bench.go_on.set()  # what ends beside the probe says nothing of now
+    await eventually_async(lambda: bench.lane.is_paused)
+
+    assert circuit.state == "open"
+
+
+# ---- cancelled
+
+
+@pytest.fixture
+def dead_reason(bench: Bench) -> Callable[[], str]:
+    return lambda: bench.publisher.published[-1].message.marks["reason"]
+
+
+async def test_running_job_is_stopped_and_dead(bench: Bench, dead_reason: Callable[[], str]) -> None:
+    bench.deliver("stay")
+    bench.start_all()
+    await eventually_async(lambda: bool(bench.started))
+
+    assert bench.lane.cancel("another") == []
+    assert bench.lane.cancel("7") == [{"queue": "emails", "job": "emails.stay", "stopped": True}]
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == ["confirmed", "ack"]
+    assert dead_reason() == "cancelled"
+
+
+@pytest.mark.parametrize(("fails", "frames"), [(False, ["ack"]), (True, ["confirmed", "ack"])])
+async def test_job_in_a_thread_is_told_and_not_tried_again(
+    bench: Bench, fails: bool, frames: list[str], dead_reason: Callable[[], str]
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    @bench.consumer.job()
+    def slow() -> None:
+        started.set()
+        go_on.wait(AMPLE)
+        seen.append(current_job().is_cancelled)
+        if fails:
+            raise OSError
+
+    bench.deliver("slow")
+    bench.start_all()
+    await eventually_async(started.is_set)
+    assert bench.lane.cancel("7") == [{"queue": "emails", "job": "emails.slow", "stopped": False}]
+    go_on.set()
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert seen == [True]
+    assert bench.journal == frames
+    if fails:
+        assert dead_reason() == "cancelled"
+
+
+async def test_cancelled_message_is_not_run(bench: Bench, dead_reason: Callable[[], str]) -> None:
+    asked: list[float] = []
+
+    def is_cancelled(message: Message, sent_at: Callable[[], float]) -> bool:
+        asked.append(sent_at())
+        return message.id == "7"
+
+    bench.lane.is_cancelled = is_cancelled
+    bench.deliver("stay")
+    bench.deliver("quick", message_id="8", timestamp=1000)
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.started == []
+    assert sorted(bench.journal) == ["ack", "ack", "confirmed"]
+    assert dead_reason() == "cancelled"
+    assert asked == [0, 1000]  # the publisher of the first does not say when
+
+
 # ---- given back
 
 
@@ -693,6 +809,7 @@ class Defective(Executor):
         redelivered: bool = False,
         suspect: bool = False,
         decide: Callable[[Outcome], None] = lambda _: None,
+        cancellation: Cancellation | None = None,
     ) -> Outcome:
         raise ZeroDivisionError("a defect")
 

@@ -230,8 +230,8 @@ def test_shared_part_is_the_same_on_every_version() -> None:
     """Its arguments can never change, so they may not depend on the version that happens to be there first."""
     everything = topology.shared(NAMES)
 
-    assert len(everything.exchanges) == 5 + LEVELS + (LEVELS - 1)
-    assert len(everything.queues) == 1 + LEVELS
+    assert len(everything.exchanges) == 6 + LEVELS + (LEVELS - 1)
+    assert len(everything.queues) == 2 + LEVELS
     assert all("x-max-priority" not in queue.arguments for queue in everything.queues)
 
 

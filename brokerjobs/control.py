@@ -1,0 +1,169 @@
+"""What operators ask of running workers: pause and resume a queue, cancel a job, tell who runs what."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from brokerjobs.amqp import control, declare, pauses
+from brokerjobs.amqp.connection import LOST, Connection
+from brokerjobs.amqp.control import Body, Line
+from brokerjobs.errors import BrokerUnreachable, UnknownQueue
+from brokerjobs.settings import Settings
+from brokerjobs.topology import CANCEL, TO_WORKERS, Names, check_word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningJob:
+    """A job that a worker runs now.
+
+    Args:
+        began: seconds since the epoch, by the worker's clock.
+    """
+
+    id: str
+    job: str
+    queue: str
+    attempt: int
+    began: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """What a worker tells of itself.
+
+    Args:
+        worker: its host and process id.
+        queues: that it consumes.
+        since: when it started, seconds since the epoch.
+        paused: of each paused queue who paused it and why.
+        running: its jobs, the oldest first.
+    """
+
+    worker: str
+    queues: tuple[str, ...]
+    since: float
+    paused: Mapping[str, Mapping[str, str]]
+    running: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A job that was cancelled while a worker ran it.
+
+    Args:
+        stopped: False where it runs in a thread, which is only told.
+    """
+
+    worker: str
+    queue: str
+    job: str
+    stopped: bool
+
+
+async def pause(settings: Settings, queue: str, why: str = "") -> None:
+    """Let no worker take from the queue until `resume`; what runs goes on.
+
+    Raises:
+        UnknownQueue: there is no such queue.
+        AccessRefused, BrokerUnreachable, ConfigurationError: it is not paused.
+    """
+    names = Names(settings.namespace)
+    told = f"{why or 'no reason given'} ({getpass.getuser()} on {socket.gethostname()})"
+    async with _line(settings) as (connection, line):
+        if await declare.count(connection, names.queue(check_word(queue, "queue"))) is None:
+            raise UnknownQueue(
+                f"there is no queue {queue!r} at {settings.address}; `brokerjobs queues` lists them"
+            )
+        await pauses.put_up(connection, line, names, queue, told)
+        await line.say(f"{TO_WORKERS}.pause", {"queue": queue, "why": told})
+
+
+async def resume(settings: Settings, queue: str) -> bool:
+    """Let workers take from the queue again; gives whether it was paused.
+
+    Raises:
+        AccessRefused, BrokerUnreachable, ConfigurationError: it may still be paused.
+    """
+    names = Names(settings.namespace)
+    check_word(queue, "queue")
+    async with _line(settings) as (connection, line):
+        was_paused = await pauses.reason(connection, names, queue) is not None
+        await pauses.take_down(connection, names, queue)
+        await line.say(f"{TO_WORKERS}.resume", {"queue": queue})
+    return was_paused
+
+
+async def cancel(settings: Settings, id: str, *, wait: float) -> list[Found]:
+    """Cancel a job wherever it is: it is stopped if it runs, and dead-lettered when it is delivered.
+
+    Args:
+        id: of the job.
+        wait: seconds for workers to say that they run it.
+
+    Returns:
+        Where it ran.
+
+    Raises:
+        AccessRefused, BrokerUnreachable, ConfigurationError: it is not cancelled.
+    """
+    async with _line(settings) as (_, line):
+        await line.say(CANCEL, {"id": id, "at": time.time_ns() // 1_000_000}, must_arrive=True)
+        return [found async for body in line.replies(wait) if (found := _found(body)) is not None]
+
+
+async def workers(settings: Settings, *, wait: float) -> list[WorkerState]:
+    """The workers of the namespace that answer within some seconds."""
+    async with _line(settings) as (_, line):
+        await line.say(f"{TO_WORKERS}.ping", {})
+        found = [state async for body in line.replies(wait) if (state := _state(body)) is not None]
+    return sorted(found, key=lambda state: state.worker)
+
+
+@asynccontextmanager
+async def _line(settings: Settings) -> AsyncIterator[tuple[Connection, Line]]:
+    connection = await Connection.open(settings, "control")
+    try:
+        async with control.line(connection, Names(settings.namespace), settings) as line:
+            yield connection, line
+    except LOST as error:
+        raise BrokerUnreachable(
+            f"the connection to RabbitMQ at {settings.address} was lost: {error}; do it again"
+        ) from None
+    finally:
+        await connection.close()
+
+
+def _found(body: Body) -> Found | None:
+    """None where a stranger answers: anybody who may publish there can."""
+    with suppress(KeyError, TypeError):
+        return Found(**{name: body[name] for name in ("worker", "queue", "job", "stopped")})
+    return None
+
+
+def _state(body: Body) -> WorkerState | None:
+    try:
+        return WorkerState(
+            worker=str(body["worker"]),
+            queues=tuple(map(str, body["queues"])),
+            since=float(body["since"]),
+            paused={str(queue): dict(whys) for queue, whys in body["paused"].items()},
+            running=tuple(sorted(map(_running, body["running"]), key=lambda job: job.began)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _running(job: dict[str, Any]) -> RunningJob:
+    return RunningJob(
+        id=str(job["id"]),
+        job=str(job["job"]),
+        queue=str(job["queue"]),
+        attempt=int(job["attempt"]),
+        began=float(job["began"]),
+    )

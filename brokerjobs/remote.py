@@ -1,0 +1,165 @@
+"""What operators ask of a worker while it runs: pause, resume, cancel, and who runs what.
+
+Pauses and cancellations outlive the worker: a pause is a mark in the broker, cancellations are in a stream. Both are
+read when a session begins; what is asked meanwhile comes over the control exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from brokerjobs.amqp import control, pauses
+from brokerjobs.amqp.connection import LOST, ConnectionLost
+from brokerjobs.amqp.control import Body, Command, note
+from brokerjobs.amqp.session import Session
+from brokerjobs.amqp.settlement import history
+from brokerjobs.errors import AccessRefused, BrokerJobsError, TopologyMismatch
+from brokerjobs.lane import Lane
+from brokerjobs.logs import log
+from brokerjobs.message import Message
+from brokerjobs.settings import Settings
+from brokerjobs.topology import Names
+from brokerjobs.transport import AsyncPublisher, Publication
+
+OPERATOR = "operator"  # who pauses a queue by `brokerjobs pause`
+REPLY_TIMEOUT = 5.0  # seconds; who asked does not wait longer
+
+
+class Cancellations:
+    """The ids that operators have cancelled, and when."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, int] = {}
+
+    def add(self, body: Body) -> None:
+        id, at = body.get("id"), body.get("at")
+        if isinstance(id, str) and isinstance(at, int):
+            self._at[id] = max(at, self._at.get(id, 0))
+
+    def cover(self, message: Message, sent_at: Callable[[], float]) -> bool:
+        """Whether the message was sent, or replayed, before its id was cancelled.
+
+        Args:
+            message: that is about to run.
+            sent_at: gives when it was sent, seconds since the epoch; 0 where nobody knows.
+        """
+        at = self._at.get(message.id)
+        if at is None:
+            return False
+        replays = [entry.at for entry in history(message) if entry.replay]
+        return max([sent_at(), *replays]) * 1000 <= at
+
+
+class Remote:
+    """Obeys what comes over the control exchange.
+
+    Args:
+        settings: of the worker.
+        lanes: its queues.
+        publisher: confirms its answers.
+    """
+
+    def __init__(self, settings: Settings, lanes: Sequence[Lane], publisher: AsyncPublisher) -> None:
+        self._settings = settings
+        self._names = Names(settings.namespace)
+        self._lanes = lanes
+        self._publisher = publisher
+        self._since = time.time()
+        self._next_offset = 0
+        self._answers: set[asyncio.Task[None]] = set()
+        self._cancellations = Cancellations()
+        for lane in lanes:
+            lane.is_cancelled = self._cancellations.cover
+
+    async def begin(self, session: Session) -> None:
+        """Hear commands, and learn what was asked before; a worker that may not goes on without.
+
+        Raises:
+            ConnectionLost: worth another try.
+        """
+        connection = session.connection
+        try:
+            await control.listen(connection, self._names, self._settings, self._obey)
+            found, self._next_offset = await control.cancellations(
+                connection, self._names, self._settings, self._publisher, self._next_offset
+            )
+            for body in found:
+                self._cancellations.add(body)
+        except ConnectionLost:
+            self._next_offset = 0  # a stream that was made anew begins at 0 again
+            raise
+        except (AccessRefused, TopologyMismatch) as error:
+            log.warning(
+                "no remote control", error=str(error), hint="pause, cancel and workers will not reach it"
+            )
+        await self.look_for_pauses(session)
+
+    async def look_for_pauses(self, session: Session) -> None:
+        """Pause and resume as the marks in the broker say."""
+        for lane in self._lanes:
+            try:
+                why = await pauses.reason(session.connection, self._names, lane.queue)
+            except AccessRefused:
+                continue  # the user may not look there; said above
+            if why is None:
+                lane.resume(OPERATOR)
+            else:
+                lane.pause(OPERATOR, why)
+
+    def _obey(self, command: Command) -> None:
+        match command.verb:
+            case "pause":
+                self._pause(command.body)
+            case "resume":
+                self._resume(command.body)
+            case "cancel":
+                self._cancel(command)
+            case "ping":
+                self._answer(command, self._state())
+
+    def _pause(self, body: Body) -> None:
+        for lane in self._lanes:
+            if lane.queue == body.get("queue"):
+                lane.pause(OPERATOR, str(body.get("why") or "an operator paused it"))
+
+    def _resume(self, body: Body) -> None:
+        for lane in self._lanes:
+            if lane.queue == body.get("queue"):
+                lane.resume(OPERATOR)
+
+    def _cancel(self, command: Command) -> None:
+        self._cancellations.add(command.body)
+        for lane in self._lanes:
+            for found in lane.cancel(str(command.body.get("id"))):
+                self._answer(command, {**found, "worker": self._name})
+
+    @property
+    def _name(self) -> str:
+        return f"{socket.gethostname()}:{os.getpid()}"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "worker": self._name,
+            "queues": [lane.queue for lane in self._lanes],
+            "since": self._since,
+            "paused": {lane.queue: dict(lane.pauses) for lane in self._lanes if lane.is_paused},
+            "running": [job for lane in self._lanes for job in lane.jobs],
+        }
+
+    def _answer(self, command: Command, body: dict[str, Any]) -> None:
+        if command.reply_to:
+            task = asyncio.create_task(self._publish(command.reply_to, body))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+
+    async def _publish(self, key: str, body: dict[str, Any]) -> None:
+        with suppress(BrokerJobsError, *LOST):  # who asked has gone by now
+            await self._publisher.publish(
+                Publication(self._names.control, key, note(key, body)), timeout=REPLY_TIMEOUT
+            )
