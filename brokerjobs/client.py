@@ -222,7 +222,9 @@ class Client:
         if publisher is None:
             for ended in [known for known in list(self._by_loop) if known.is_closed()]:
                 self._by_loop.pop(ended, None)
-            publisher = self._by_loop[loop] = Publisher(self.settings, on_published=self._count)
+            publisher = self._by_loop[loop] = Publisher(
+                self.settings, on_published=lambda outcome, _: self._count(outcome)
+            )
         return publisher
 
     def _route(self, message: Message) -> Publication:

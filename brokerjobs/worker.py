@@ -43,6 +43,7 @@ from brokerjobs.remote import Remote
 from brokerjobs.settings import Settings
 from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
+from brokerjobs.transport import Publication
 
 START_TIMEOUT = 30.0  # seconds
 # What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again.
@@ -122,7 +123,7 @@ class Worker:
         self._publisher = Publisher(
             self._settings,
             f"publisher of {self._title}",
-            on_published=lambda outcome: self._metrics.published.labels(outcome).inc(),
+            on_published=self._count,
         )
         self._lanes = self._make_lanes(threads)
         self._remote = Remote(self._settings, self._lanes, self._publisher)
@@ -177,6 +178,10 @@ class Worker:
                 name = getattr(hook, "__qualname__", str(hook))
                 log.error(f"{what} failed", hook=name, exc_info=error)
                 raise ConfigurationError(f"{what} {name} failed: {type(error).__name__}: {error}") from error
+
+    def _count(self, outcome: str, publication: Publication) -> None:
+        if publication.exchange != self._names.control:
+            self._metrics.published.labels(outcome).inc()
 
     # -- sessions
 

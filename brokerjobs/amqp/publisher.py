@@ -34,7 +34,7 @@ T = TypeVar("T")
 # Between two tries to connect or to send again.
 BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
-OnPublished = Callable[[str], None]
+OnPublished = Callable[[str, Publication], None]
 
 
 class _OutOfTime(Exception):
@@ -47,11 +47,11 @@ class Publisher:
     Args:
         settings: where to connect.
         role: the connection's name in the management page.
-        on_published: told each outcome: confirmed, refused or unknown.
+        on_published: told of each publication its outcome: confirmed, refused or unknown.
     """
 
     def __init__(
-        self, settings: Settings, role: str = "publisher", on_published: OnPublished = lambda _: None
+        self, settings: Settings, role: str = "publisher", on_published: OnPublished = lambda *_: None
     ) -> None:
         self._settings = settings
         self._on_published = on_published
@@ -74,12 +74,12 @@ class Publisher:
         try:
             await self._publish(publication, asyncio.get_running_loop().time() + timeout)
         except PublishUnknown:
-            self._on_published("unknown")
+            self._on_published("unknown", publication)
             raise
         except BrokerJobsError:
-            self._on_published("refused")
+            self._on_published("refused", publication)
             raise
-        self._on_published("confirmed")
+        self._on_published("confirmed", publication)
 
     async def queue_exists(self, queue: str, *, timeout: float) -> bool:
         """Whether the broker has a queue of this name.

@@ -73,7 +73,7 @@ def _row(counts: Counts) -> tuple[object, ...]:
         counts.unacked,
         counts.consumers,
         counts.dead,
-        "yes" if counts.paused else None,
+        "yes" if counts.paused else "no",
     )
 
 

@@ -40,13 +40,15 @@ def test_queues_shows_what_waits_where(shell: Shell, url: str) -> None:
     shown = shell.run("queues")
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.splitlines() == [
-        "queue\tready\tunacked\tconsumers\tdead",
-        "emails\t2\t0\t0\t1",
+        "queue\tready\tunacked\tconsumers\tdead\tpaused",
+        "emails\t2\t0\t0\t1\tno",
         "waiting   1  retries and scheduled jobs of all queues, by delay level: 34m8s 1",
         "unrouted  1  published when no queue was bound for them; a worker that binds their keys takes them",
     ]
     found = shell.run("queues", "emails", "--json").json
-    assert found["queues"] == [{"queue": "emails", "ready": 2, "unacked": 0, "consumers": 0, "dead": 1}]
+    assert found["queues"] == [
+        {"queue": "emails", "ready": 2, "unacked": 0, "consumers": 0, "dead": 1, "paused": False}
+    ]
     assert found["waiting"] == {"total": 1, "levels": [{"delay_seconds": 2048.0, "waiting": 1}]}
     assert (found["unrouted"], found["missing"]) == (1, "")
 
@@ -67,7 +69,7 @@ def test_queues_without_the_management_api_says_in_one_line_what_is_missing(shel
     assert shell.run("topology", "apply").code == 0
     shown = shell.run("queues", "--management-url", "http://127.0.0.1:9")
     assert shown.code == 0
-    assert "emails\t0\t\t0\t0" in shown.out.splitlines()
+    assert "emails\t0\t\t0\t0\tno" in shown.out.splitlines()
     assert len(shown.err.splitlines()) == 1
     assert "nothing answers at http://127.0.0.1:9" in shown.err
 
