@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.shell import Shell
+
+EMAILS = """
+from brokerjobs import Consumer
+consumer = Consumer("emails")
+
+@consumer.job()
+async def welcome(user_id: int) -> None: ...
+"""
+
+
+@pytest.fixture
+def shell(online: Shell) -> Shell:
+    online.write("consumers/emails.py", EMAILS)
+    return online
 
 
 def test_operator_stops_and_looks(shell: Shell) -> None:
@@ -17,7 +33,7 @@ def test_operator_stops_and_looks(shell: Shell) -> None:
     assert shell.run("pause", "emails", "--why", "maintenance").out == (
         "emails is paused; `brokerjobs resume emails` lets it go on\n"
     )
-    worker.wait_for("queue paused")
+    worker.until("queue paused")
     assert shell.run("queues", "emails", "--json").json["queues"][0]["paused"] is True
     [state] = shell.run("workers", "--json").json
     assert "maintenance" in state["paused"]["emails"]["operator"]
@@ -28,7 +44,7 @@ def test_operator_stops_and_looks(shell: Shell) -> None:
     assert "no worker says that it runs it" in cancelled.out
 
     assert shell.run("resume", "emails").out == "emails goes on\n"
-    worker.wait_for("queue resumed")
+    worker.until("queue resumed")
     assert shell.run("resume", "emails").out == "emails was not paused\n"
 
     missing = shell.run("pause", "emials")
