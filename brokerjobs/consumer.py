@@ -42,6 +42,7 @@ class Consumer(Hooked):
         priorities: False for a classic queue without priorities, which is about twice as fast.
         middleware: code around every run, outermost first.
         breaker: when to rest because jobs fail one after another; never, by default.
+        require_user: run only jobs that these RabbitMQ users have sent; others are dead, reason `unverified`.
 
     Raises:
         ConfigurationError: for values that cannot work.
@@ -59,10 +60,13 @@ class Consumer(Hooked):
         priorities: bool = True,
         middleware: Sequence[Middleware] = (),
         breaker: Breaker | None = None,
+        require_user: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if isinstance(bind, str):
             raise ConfigurationError(f"bind must be a list of patterns: [{bind!r}]")
+        if isinstance(require_user, str):
+            raise ConfigurationError(f"require_user must be a list of users: [{require_user!r}]")
         if prefetch is not None and not 1 <= prefetch <= 65535:
             raise ConfigurationError(f"prefetch must be 1 to 65535, not {prefetch}")
         if queue_type not in (None, "auto", "classic", "quorum"):
@@ -76,6 +80,7 @@ class Consumer(Hooked):
         self.priorities = priorities
         self.middleware = tuple(middleware)
         self.breaker = breaker
+        self.require_user = tuple(require_user)
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
         self.jobs: dict[str, Job[..., Any]] = {}

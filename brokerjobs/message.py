@@ -72,6 +72,8 @@ class Message:
         id: the job id, the same over all attempts (AMQP `message_id`); minted where absent.
         priority: 0 to 9, higher first.
         timestamp: when it was published, whole seconds since the epoch.
+        user_id: the RabbitMQ user who published it, if it says so: RabbitMQ has verified that.
+        copied_from: of a copy that is not yet published, who published the original, likewise.
         attempt: 1-based number of this run.
         generation: how often it was replayed from a dead letter queue.
         hop: how often it was copied.
@@ -99,6 +101,8 @@ class Message:
     correlation_id: str | None = None
     reply_to: str | None = None
     app_id: str | None = None
+    user_id: str = ""
+    copied_from: str = ""
     attempt: int = 1
     generation: int = 0
     hop: int = 0
@@ -130,7 +134,9 @@ class Message:
     def copy(self, marks: Mapping[str, str] | None = None, **changes: Any) -> Message:
         """The message as we publish it again: one hop further, under its own id, name and first routing key."""
         all_marks = {**self.marks, **(marks or {}), "key": self.routing_key}
-        return replace(self, hop=self.hop + 1, marks=all_marks, **changes)
+        return replace(
+            self, hop=self.hop + 1, marks=all_marks, copied_from=self.user_id, user_id="", **changes
+        )
 
     def properties(self) -> Properties:
         """The AMQP properties; absent ones are left out."""
@@ -146,6 +152,7 @@ class Message:
             "timestamp": self.timestamp,
             "type": self.job,
             "app_id": self.app_id,
+            "user_id": self.user_id or None,
         }
         return {name: value for name, value in properties.items() if value is not None}
 
@@ -191,8 +198,6 @@ def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, def
     key = marks.pop("key", None)
     if key is None:
         key = delay.target_of(routing_key) or routing_key
-    if user_id := _short(properties.get("user_id")):
-        marks["user-id"] = user_id  # a copy may not carry a foreign user_id (406), but people want to know
     return Message(
         job=_short(properties.get("type")) or key,
         routing_key=key,
@@ -205,6 +210,7 @@ def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, def
         correlation_id=_short(properties.get("correlation_id")) or None,
         reply_to=_short(properties.get("reply_to")) or None,
         app_id=_short(properties.get("app_id")) or None,
+        user_id=_short(properties.get("user_id")),
         attempt=max(1, numbers.get("attempt", 1)),
         generation=numbers.get("generation", 0),
         hop=numbers.get("hop", 0),

@@ -40,7 +40,7 @@ class DeadLettered:
 
     Args:
         reason: exhausted, failed, crashed, rejected, cancelled, expired, unknown_job, arguments, json, encoding,
-            content_type, too_large.
+            content_type, too_large, unverified.
         failure: what went wrong.
     """
 

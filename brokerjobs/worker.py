@@ -40,6 +40,7 @@ from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
 from brokerjobs.remote import Remote
+from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
 from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
@@ -149,12 +150,14 @@ class Worker:
     def _make_lanes(self, threads: Threads) -> list[Lane]:
         settings = self._settings
         settlement = Settlement(self._names, self._publisher, settings.publish_timeout)
+        senders = Senders.of(settings)
         shared = Slots(settings.concurrency)
         lanes = []
         self._executors: dict[Consumer, Executor] = {}
         for consumer in self._consumers:
             for job in consumer.jobs.values():
                 job.signature.check()
+            senders.check(consumer.queue, consumer.require_user)
             self._metrics.prepare(consumer.queue, list(consumer.jobs), settings.concurrency)
             executor = self._executors[consumer] = Executor(
                 consumer,
@@ -164,6 +167,7 @@ class Worker:
                 unknown_job_delay=settings.unknown_job_delay,
                 unknown_job_tries=settings.unknown_job_tries,
                 max_crashes=settings.max_crashes,
+                senders=senders,
                 on_abandoned=self._metrics.abandoned.labels(consumer.queue).inc,
             )
             slots = shared if self._strict else Slots(settings.concurrency)

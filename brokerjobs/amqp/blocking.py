@@ -16,10 +16,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 from brokerjobs.amqp.owner import Owner
 from brokerjobs.amqp.sending import Sending
 from brokerjobs.errors import BrokerJobsError, PublishUnknown
+from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
 
@@ -38,14 +40,14 @@ class BlockingPublisher:
     def __init__(self, settings: Settings, on_published: OnPublished = lambda _: None) -> None:
         self._settings = settings
         self._on_published = on_published
+        self._senders = Senders.of(settings)
         self._lock = threading.Lock()
         self._owner: Owner | None = None
         _publishers.add(self)
 
     def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish one message and wait for its confirm; raises as the asyncio publisher does."""
-        sending = Sending(publication)
-        self._hand_over(sending)
+        sending = self._begin(publication)
         self._wait(sending, time.monotonic() + timeout)
 
     def publish_many(
@@ -109,7 +111,8 @@ class BlockingPublisher:
             sending = Sending()
             sending.resolve(publication)
         else:
-            sending = Sending(publication)
+            signed = replace(publication, message=self._senders.signed(publication.message))
+            sending = Sending(signed)
             self._hand_over(sending)
         return sending
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import aiormq.exceptions
@@ -26,6 +27,7 @@ from brokerjobs.errors import (
     PublishUnknown,
     Unroutable,
 )
+from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
 
@@ -55,6 +57,7 @@ class Publisher:
     ) -> None:
         self._settings = settings
         self._on_published = on_published
+        self._senders = Senders.of(settings)
         self._links = Links(settings, role)
         self._alone = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Event] = {}
@@ -72,6 +75,7 @@ class Publisher:
             ConfigurationError: wrong password or virtual host.
         """
         try:
+            publication = replace(publication, message=self._senders.signed(publication.message))
             await self._publish(publication, asyncio.get_running_loop().time() + timeout)
         except PublishUnknown:
             self._on_published("unknown", publication)

@@ -25,6 +25,7 @@ from brokerjobs.logs import log
 from brokerjobs.message import Message
 from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
 from brokerjobs.retry import Retry
+from brokerjobs.senders import Senders
 
 UNKNOWN_JOB = "unknown_job"
 CRASHED = "crashed"
@@ -43,10 +44,11 @@ class Executor:
         unknown_job_delay: seconds between looks at a message whose job nobody knows.
         unknown_job_tries: how often it waits so.
         max_crashes: deaths of its process after which a job is dead.
+        senders: tells who sent a message; without it nobody asks.
         on_abandoned: told when a thread is left behind.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (keywords, each by its name)
         self,
         consumer: Consumer,
         threads: Threads,
@@ -56,6 +58,7 @@ class Executor:
         unknown_job_delay: float = 30.0,
         unknown_job_tries: int = 3,
         max_crashes: int = 3,
+        senders: Senders | None = None,
         on_abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
@@ -65,6 +68,7 @@ class Executor:
         self._unknown_job_delay = unknown_job_delay
         self._unknown_job_tries = unknown_job_tries
         self._max_crashes = max_crashes
+        self._senders = senders
         self._said_in_place = False
 
     async def start(self) -> None:
@@ -99,6 +103,8 @@ class Executor:
             decide: told a decision that the job takes by hand, on the loop, while it still runs.
             cancellation: lets the job see that somebody asked for its end.
         """
+        if (unverified := self._unverified(message)) is not None:
+            return unverified
         if (early_or_late := self._too_early_or_late(message)) is not None:
             return early_or_late
         job = self._consumer.find(message)
@@ -111,6 +117,13 @@ class Executor:
         context = self._context(job, message, arguments, decide, cancellation or Cancellation())
         context.redelivered = redelivered
         return await self._run(job, context, self._place(job, suspect))
+
+    def _unverified(self, message: Message) -> Outcome | None:
+        required = self._consumer.require_user
+        if not required or self._senders is None:
+            return None
+        refusal = self._senders.refusal(message, required)
+        return DeadLettered(reason="unverified", failure=Failure(text=refusal)) if refusal else None
 
     def _too_early_or_late(self, message: Message) -> Outcome | None:
         now = time.time() * 1000
