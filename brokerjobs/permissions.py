@@ -55,7 +55,10 @@ def roles(names: Names, bindings: Mapping[str, Sequence[str]], *, delays: bool =
     work = [_plain(names.queue(queue)) for queue in bindings]
     dead = [_plain(names.dead(queue)) for queue in bindings]
     levels = _plain(names.level(0)).removesuffix("00") + r"\d\d"
-    everything = _any(jobs, rf"{jobs}\..+", *work, *dead)
+    control, cancelled = _plain(names.control), _plain(names.cancelled)
+    own = rf"{control}\..+"  # the exclusive queue in which a program hears the others
+    paused = [_plain(names.paused(queue)) for queue in bindings]
+    everything = _any(jobs, rf"{jobs}\..+", *work, *dead, *paused)
     return (
         Role(
             user=user.format("deploy"),
@@ -67,16 +70,16 @@ def roles(names: Names, bindings: Mapping[str, Sequence[str]], *, delays: bool =
         Role(
             user=user.format("worker"),
             purpose="brokerjobs consume, with topology = check",
-            configure=_any(_plain(reader_of(names.unrouted))),
-            write=_any(jobs, rf"{jobs}\.(dead|v1\..+)", *dead),
-            read=_any(*work, unrouted),
+            configure=_any(_plain(reader_of(names.unrouted)), own),
+            write=_any(jobs, rf"{jobs}\.(dead|v1\..+)", *dead, control, own),
+            read=_any(*work, unrouted, control, own, cancelled, *paused),
         ),
         Role(
             user=user.format("operator"),
-            purpose="brokerjobs dead, brokerjobs queues",
-            configure=_any(*(_plain(reader_of(names.dead(queue))) for queue in bindings)),
-            write=_any(_plain(names.due), levels, unrouted, *work),
-            read=_any(*dead),
+            purpose="brokerjobs dead, queues, workers, cancel, pause, resume",
+            configure=_any(*(_plain(reader_of(names.dead(queue))) for queue in bindings), own, *paused),
+            write=_any(_plain(names.due), levels, unrouted, *work, control, own, *paused),
+            read=_any(*dead, control, own, *paused),
             tags=("management",),
         ),
         Role(

@@ -15,7 +15,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from brokerjobs import Client, Consumer, Retry, permissions, provision, topology
+from brokerjobs import Client, Consumer, Retry, control, permissions, provision, topology
 from brokerjobs import settings as settings_module
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import GRANT, Connection
@@ -147,6 +147,14 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
     seen = await snapshot(operator)
     assert [(counts.queue, counts.dead) for counts in seen.queues] == [("emails", 2)]
     assert (seen.missing, seen.unrouted) == ("", 0)
+
+    await control.pause(operator, "emails", "maintenance")
+    await eventually_async(lambda: running._lanes[0].is_paused)
+    [state] = await control.workers(operator, wait=1.0)
+    assert "maintenance" in state.paused["emails"]["operator"]
+    assert await control.resume(operator, "emails")
+    await eventually_async(lambda: not running._lanes[0].is_paused)
+    assert await control.cancel(operator, "7", wait=0.0) == []
     running.stop()
 
 
