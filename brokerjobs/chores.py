@@ -67,7 +67,7 @@ class Chores:
         """Stop the worker once all its queues are empty and nothing runs."""
 
         async def once() -> None:
-            lanes = [lane for lane in self._lanes if not lane.is_paused]
+            lanes = [lane for lane in self._lanes if not lane.gate.is_paused]
             ready = [await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in lanes]
             if not any(ready) and all(lane.is_idle for lane in self._lanes):
                 log.info("all queues are empty")
@@ -79,13 +79,13 @@ class Chores:
         """Consume the queue while nobody has paused it."""
         with suppress(ConnectionLost):
             while True:
-                lane.pauses_changed.clear()
-                if lane.is_paused and session.consumes(lane.queue):
+                lane.gate.changed.clear()
+                if lane.gate.is_paused and session.consumes(lane.queue):
                     await session.cancel(lane.queue)
                     await lane.return_inbox()
-                elif not lane.is_paused and not session.consumes(lane.queue):
+                elif not lane.gate.is_paused and not session.consumes(lane.queue):
                     await session.renew(lane.queue)
-                await lane.pauses_changed.wait()
+                await lane.gate.changed.wait()
 
     async def follow_marks(self, look: Callable[[], Awaitable[None]]) -> None:
         """Look for marks of paused queues now and then: a command may have got lost."""
@@ -99,7 +99,7 @@ class Chores:
         async def once() -> None:
             for lane in self._lanes:
                 waiting = 0
-                if not lane.is_paused and not lane.held and seen.get(lane) == lane.changes:
+                if not lane.gate.is_paused and not lane.held and seen.get(lane) == lane.changes:
                     waiting = await session.ready(lane.queue, self._names.queue(lane.queue))
                 is_idle = waiting > 0 and not lane.held and seen.get(lane) == lane.changes
                 strikes[lane] = strikes[lane] + 1 if is_idle else 0

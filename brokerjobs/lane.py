@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -19,19 +19,18 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.settlement import Settlement
-from brokerjobs.breaker import Circuit
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, UndecodableMessage
 from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
+from brokerjobs.gate import Gate
 from brokerjobs.logs import log
 from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
-from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded, word
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 
 LAST_GRACE = 1.0  # seconds for what is cancelled to end
-BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
 CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator cancelled it"))
 UNCONFIRMED = "publisher"  # who pauses a queue while its copies are not confirmed
 TRIES_BEFORE_PAUSE = 3
@@ -83,11 +82,8 @@ class Lane:
         self._tasks: dict[asyncio.Task[None], Run | None] = {}
         self._runs = Runs()
         self._unconfirmed: set[Run] = set()
-        self._pauses: dict[str, str] = {}
-        self._circuit = Circuit(consumer.breaker)
-        self._probe: asyncio.Task[None] | None = None
+        self.gate = Gate(consumer.queue, consumer.breaker, metrics, freed)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
-        self.pauses_changed = asyncio.Event()
 
     @property
     def is_idle(self) -> bool:
@@ -118,12 +114,10 @@ class Lane:
 
     def start_next(self) -> bool:
         """Start one waiting delivery if there is one and a slot for it."""
-        if not self._inbox or not self._slots.free or self._pauses or self._probe is not None:
+        if not self._inbox or not self._slots.free or not self.gate.lets_start:
             return False
         _, delivery = self._inbox.popleft()
-        task = self._start(self._process(delivery))
-        if self._circuit.state == "probing":
-            self._probe = task
+        self.gate.began(self._start(self._process(delivery)))
         return True
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -132,56 +126,6 @@ class Lane:
         self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
-
-    # -- pauses
-
-    @property
-    def is_paused(self) -> bool:
-        return bool(self._pauses)
-
-    @property
-    def pauses(self) -> Mapping[str, str]:
-        """Who has paused the queue, and why."""
-        return self._pauses
-
-    def pause(self, who: str, why: str) -> None:
-        """Start nothing more until that same one resumes; the worker stops consuming meanwhile."""
-        if who not in self._pauses:
-            log.warning("queue paused", queue=self.queue, by=who, reason=why)
-            self._pauses[who] = why
-            self._tell_of_pauses()
-
-    def resume(self, who: str) -> None:
-        if self._pauses.pop(who, None) is not None:
-            log.info("queue resumed", queue=self.queue, by=who, paused=bool(self._pauses))
-            self._tell_of_pauses()
-            if not self._pauses:
-                self._freed()
-
-    def _heed(self, outcome: Outcome) -> None:
-        """Let the breaker know how an attempt ended; while it probes, only the probe counts."""
-        if self._circuit.breaker is None or (
-            self._circuit.state == "probing" and asyncio.current_task() is not self._probe
-        ):
-            return
-        match outcome:
-            case Succeeded():
-                changed = self._circuit.record(failed=False, now=time.monotonic())
-            case (
-                Retried(reason="failed" | "crashed") | DeadLettered(reason="exhausted" | "failed" | "crashed")
-            ):
-                changed = self._circuit.record(failed=True, now=time.monotonic())
-            case _:
-                return
-        if changed and self._circuit.state == "open":
-            rest = self._circuit.breaker.rest_seconds
-            self.pause(BREAKER, f"{self._circuit.breaker}; one job is tried in {rest:g} s")
-            asyncio.get_running_loop().call_later(rest, self._try_one)
-        self._metrics.breaker.labels(self.queue).set(self._circuit.state != "closed")
-
-    def _try_one(self) -> None:
-        self._circuit.probe()
-        self.resume(BREAKER)
 
     # -- cancellations
 
@@ -214,10 +158,6 @@ class Lane:
             for run in self._tasks.values()
             if run is not None
         ]
-
-    def _tell_of_pauses(self) -> None:
-        self._metrics.paused.labels(self.queue).set(bool(self._pauses))
-        self.pauses_changed.set()
 
     # -- what comes again
 
@@ -295,8 +235,7 @@ class Lane:
     def _done(self, task: asyncio.Task[None]) -> None:
         self.changes += 1
         run = self._tasks.pop(task)
-        if task is self._probe:
-            self._probe = None
+        self.gate.ended(task)
         if run is not None:
             self._runs.end(run)
         self._slots.used -= 1
@@ -345,7 +284,7 @@ class Lane:
             outcome = await self._outcome(run)
         finally:
             in_progress.dec()
-        self._heed(outcome)
+        self.gate.heed(outcome)
         duration = time.monotonic() - began
         self._metrics.duration.labels(self.queue, job).observe(duration)
         self._metrics.finished.labels(self.queue, job, word(outcome)).inc()
@@ -413,14 +352,14 @@ class Lane:
             if run in self._unconfirmed:
                 self._unconfirmed.discard(run)
                 if not self._unconfirmed:
-                    self.resume(UNCONFIRMED)
+                    self.gate.resume(UNCONFIRMED)
 
     def _held(self, run: Run, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         log.error("copy not confirmed, job held", queue=self.queue, id=run.message.id, error=str(error))
         if state.attempt_number >= TRIES_BEFORE_PAUSE:
             self._unconfirmed.add(run)
-            self.pause(UNCONFIRMED, f"retries or dead letters cannot be published: {error}")
+            self.gate.pause(UNCONFIRMED, f"retries or dead letters cannot be published: {error}")
 
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)

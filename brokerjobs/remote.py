@@ -108,9 +108,9 @@ class Remote:
             except AccessRefused:
                 continue  # the user may not look there; said above
             if why is None:
-                lane.resume(OPERATOR)
+                lane.gate.resume(OPERATOR)
             else:
-                lane.pause(OPERATOR, why)
+                lane.gate.pause(OPERATOR, why)
 
     def _obey(self, command: Command) -> None:
         match command.verb:
@@ -126,12 +126,12 @@ class Remote:
     def _pause(self, body: Body) -> None:
         for lane in self._lanes:
             if lane.queue == body.get("queue"):
-                lane.pause(OPERATOR, str(body.get("why") or "an operator paused it"))
+                lane.gate.pause(OPERATOR, str(body.get("why") or "an operator paused it"))
 
     def _resume(self, body: Body) -> None:
         for lane in self._lanes:
             if lane.queue == body.get("queue"):
-                lane.resume(OPERATOR)
+                lane.gate.resume(OPERATOR)
 
     def _cancel(self, command: Command) -> None:
         self._cancellations.add(command.body)
@@ -148,7 +148,7 @@ class Remote:
             "worker": self._name,
             "queues": [lane.queue for lane in self._lanes],
             "since": self._since,
-            "paused": {lane.queue: dict(lane.pauses) for lane in self._lanes if lane.is_paused},
+            "paused": {lane.queue: dict(lane.gate.pauses) for lane in self._lanes if lane.gate.is_paused},
             "running": [job for lane in self._lanes for job in lane.jobs],
         }
 

@@ -256,7 +256,7 @@ class Worker:
                     lane.queue,
                     self._prefetch(lane),
                     lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
-                    paused=lane.is_paused,
+                    paused=lane.gate.is_paused,
                 )
         except BaseException:
             await self._leave(session)

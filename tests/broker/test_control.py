@@ -37,7 +37,7 @@ async def test_paused_queue_is_left_alone_until_it_is_resumed(
     await eventually_async(lambda: ran == ["running"])
 
     await control.pause(settings, "emails", "gateway maintenance")
-    await eventually_async(lambda: worker._lanes[0].is_paused)
+    await eventually_async(lambda: worker._lanes[0].gate.is_paused)
     await client.asend_many([welcome.message("later"), monthly.message()])
     await eventually_async(lambda: ran == ["running", "report"])  # the other queue goes on
     await eventually_async(lambda: amqp.ready(url, "emails") == 1)
@@ -50,7 +50,7 @@ async def test_paused_queue_is_left_alone_until_it_is_resumed(
     await eventually_async(lambda: worker._lanes[0].is_idle)
     worker.stop()
     another = await start_worker(emails)  # also after a restart
-    assert another._lanes[0].is_paused
+    assert another._lanes[0].gate.is_paused
     assert amqp.ready(url, "emails") == 1
 
     assert await control.resume(settings, "emails") is True
@@ -65,11 +65,11 @@ async def test_lost_command_is_made_up_for_by_the_mark(
     with amqp.channel(url) as channel:
         channel.queue_declare("emails.paused", durable=True)
 
-    await eventually_async(lambda: worker._lanes[0].is_paused)
+    await eventually_async(lambda: worker._lanes[0].gate.is_paused)
 
     with amqp.channel(url) as channel:
         channel.queue_delete("emails.paused")
-    await eventually_async(lambda: not worker._lanes[0].is_paused)
+    await eventually_async(lambda: not worker._lanes[0].gate.is_paused)
 
 
 async def test_cancelled_jobs_do_not_run_wherever_they_are(

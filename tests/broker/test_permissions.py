@@ -149,11 +149,11 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
     assert (seen.missing, seen.unrouted) == ("", 0)
 
     await control.pause(operator, "emails", "maintenance")
-    await eventually_async(lambda: running._lanes[0].is_paused)
+    await eventually_async(lambda: running._lanes[0].gate.is_paused)
     [state] = await control.workers(operator, wait=1.0)
     assert "maintenance" in state.paused["emails"]["operator"]
     assert await control.resume(operator, "emails")
-    await eventually_async(lambda: not running._lanes[0].is_paused)
+    await eventually_async(lambda: not running._lanes[0].gate.is_paused)
     assert await control.cancel(operator, "7", wait=0.0) == []
     running.stop()
 

@@ -553,16 +553,16 @@ async def test_ended_runs_are_remembered_for_a_while_only(
 
 
 async def test_paused_queue_starts_nothing_until_all_have_resumed(bench: Bench) -> None:
-    bench.lane.pause("operator", "maintenance")
-    bench.lane.pause("breaker", "too many failures")
+    bench.lane.gate.pause("operator", "maintenance")
+    bench.lane.gate.pause("breaker", "too many failures")
     bench.deliver("quick")
 
     assert bench.start_all() == 0
     assert bench.value("brokerjobs_queue_paused", queue="emails") == 1
-    bench.lane.resume("operator")
+    bench.lane.gate.resume("operator")
     assert bench.start_all() == 0
 
-    bench.lane.resume("breaker")
+    bench.lane.gate.resume("breaker")
     assert bench.value("brokerjobs_queue_paused", queue="emails") == 0
     assert bench.freed == 1  # whoever starts jobs is told
     assert bench.start_all() == 1
@@ -575,7 +575,7 @@ async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None
     publish = bench.publisher.publish
 
     async def noted(publication: Publication, *, timeout: float) -> None:
-        paused.append(bench.lane.is_paused)
+        paused.append(bench.lane.gate.is_paused)
         await publish(publication, timeout=timeout)
 
     bench.publisher.publish = noted  # type: ignore[method-assign]
@@ -584,7 +584,7 @@ async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None
     await bench.finish()
 
     assert paused == [False, False, False, True]
-    assert not bench.lane.is_paused
+    assert not bench.lane.gate.is_paused
 
 
 # ---- the circuit breaker
@@ -593,15 +593,15 @@ async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None
 async def test_queue_whose_jobs_fail_rests_and_tries_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.lane, "_circuit", Circuit(Breaker(2, rest=0.05)))
+    monkeypatch.setattr(bench.lane.gate, "_circuit", Circuit(Breaker(2, rest=0.05)))
     for _ in range(2):
         bench.deliver("fail")
     bench.start_all()
     await eventually_async(lambda: bench.lane.is_idle)
-    assert dict(bench.lane.pauses) == {"breaker": "2 failures within 1m; one job is tried in 0.05 s"}
+    assert dict(bench.lane.gate.pauses) == {"breaker": "2 failures within 1m; one job is tried in 0.05 s"}
     assert bench.value("brokerjobs_breaker_open", queue="emails") == 1
 
-    await eventually_async(lambda: not bench.lane.is_paused)
+    await eventually_async(lambda: not bench.lane.gate.is_paused)
     for _ in range(2):
         bench.deliver("quick")
     assert bench.start_all() == 1  # the probe
@@ -616,18 +616,18 @@ async def test_probe_that_fails_lets_the_queue_rest_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     circuit = Circuit(Breaker(1, rest=3600))
-    monkeypatch.setattr(bench.lane, "_circuit", circuit)
+    monkeypatch.setattr(bench.lane.gate, "_circuit", circuit)
     bench.deliver("stay")
     bench.deliver("fail")
     bench.start_all()
-    await eventually_async(lambda: bench.lane.is_paused)
-    bench.lane._try_one()
+    await eventually_async(lambda: bench.lane.gate.is_paused)
+    bench.lane.gate._try_one()
 
     bench.deliver("fail")
     bench.deliver("quick")
     assert bench.start_all() == 1
     bench.go_on.set()  # what ends beside the probe says nothing of now
-    await eventually_async(lambda: bench.lane.is_paused)
+    await eventually_async(lambda: bench.lane.gate.is_paused)
 
     assert circuit.state == "open"
 
