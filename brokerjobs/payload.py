@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -18,12 +19,16 @@ Arguments = tuple[list[Any], dict[str, Any]]
 _HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
 # What the encoder writes, and `decode` would refuse; in a text it is harmless.
 _DOUBTFUL = re.compile(rb"NaN|Infinity|\d{4000}")
-_DOUBTFUL_DEPTH = 190
+# The parser's own limit is about 200; what validates and prints nested values is recursive too.
+DEPTH = 64
+# Where a name ends, or a string that looks like it; and whole strings, for a second look.
+_NAME = re.compile(rb'"\s*:')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_NUMBER = re.compile(rb"\b(?:NaN|Infinity)\b")
 
 # What the parser says of what people have not heard of.
 _HINTS = {
-    "recursion limit": "it is nested deeper than 200 levels",
+    "recursion limit": "it is nested deeper than 64 levels",
     "number out of range": "a number of more than 4,300 digits",
     "hex escape": "an escape such as \\ud800 is half a character: both halves must be there",
     "surrogate": "an escape such as \\ud800 is half a character: both halves must be there",
@@ -35,13 +40,13 @@ def encode(arguments: Any) -> bytes:
 
     Raises:
         NotSerializable: for what JSON cannot carry: unknown types, NaN and infinity, cycles, lone surrogates,
-            more than about 200 levels, ints of more than 4,300 digits.
+            more than 64 levels, ints of more than 4,300 digits.
     """
     try:
         body = to_json(arguments)
     except PydanticSerializationError as error:
         raise NotSerializable(f"the arguments cannot be written as JSON: {error}") from None
-    if _DOUBTFUL.search(body) or body.count(b"[") + body.count(b"{") > _DOUBTFUL_DEPTH:
+    if _DOUBTFUL.search(body) or _brackets(body) > DEPTH:
         _read_again(body)
     return body
 
@@ -49,19 +54,21 @@ def encode(arguments: Any) -> bytes:
 def _read_again(body: bytes) -> None:
     """Refuse what no worker could decode; parsing every body would cost as much as writing it."""
     try:
-        from_json(body, allow_inf_nan=False)
+        deep = _depth(from_json(body, allow_inf_nan=False)) > DEPTH
     except ValueError as error:
         raise NotSerializable(
             f"the arguments could not be read again as JSON ({error}): it has no word for NaN and infinity, "
-            "and is read to about 200 levels and 4,300 digits"
+            f"and is read to {DEPTH} levels and 4,300 digits"
         ) from None
+    if deep:
+        raise NotSerializable(f"the arguments are nested deeper than {DEPTH} levels")
 
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> Arguments:
     """The positional and named arguments in a body.
 
-    Strict: UTF-8 without a mark, no NaN, no infinite numbers, at most about 200 levels deep. Where a name
-    stands twice in an object, the last counts (RFC 8259, section 4).
+    Strict: UTF-8 without a mark, no NaN, no infinite numbers, at most 64 levels deep, no name twice in an object
+    (of which programs take the first or the last, so that what one has checked the next might not run).
 
     Raises:
         UndecodableMessage: with the reason `encoding`, `content_type` or `json`.
@@ -91,9 +98,47 @@ def _parse(body: bytes) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body, str(error))}") from None
+    if _brackets(body) > DEPTH and _depth(value) > DEPTH:
+        raise UndecodableMessage("json", f"the body is nested deeper than {DEPTH} levels")
     if _HUGE_NUMBER.search(body) and _holds_infinity(value):
         raise UndecodableMessage("json", "the body holds a number too large to represent")
+    members = _members(value)
+    if members < len(_NAME.findall(body)) and members < _STRING.sub(b"", body).count(b":"):
+        raise UndecodableMessage("json", f"the name {_double(body)!r} stands twice in one object of the body")
     return value
+
+
+def _brackets(body: bytes) -> int:
+    """No less than the depth, and quickly counted."""
+    return body.count(b"[") + body.count(b"{")
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, list | dict):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def _members(value: Any) -> int:
+    """How many names all objects have together; outside of strings the body has a colon for each."""
+    if isinstance(value, dict):
+        return len(value) + sum(_members(inner) for inner in value.values() if isinstance(inner, list | dict))
+    if isinstance(value, list):
+        return sum(_members(inner) for inner in value if isinstance(inner, list | dict))
+    return 0
+
+
+def _double(body: bytes) -> str:
+    """A name that stands twice in an object of this JSON."""
+    doubles: list[str] = []
+
+    def look(members: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in members]
+        doubles.extend(name for name in names if names.count(name) > 1)
+
+    json.loads(body, object_pairs_hook=look)
+    return doubles[0]
 
 
 def _hint(body: bytes, parser_says: str) -> str:

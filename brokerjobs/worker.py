@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from brokerjobs import provision
+from brokerjobs import cautions, provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.guard import Streak
 from brokerjobs.amqp.publisher import Publisher
@@ -120,6 +120,7 @@ class Worker:
             BrokerUnreachable: no broker answered within `start_timeout`.
             NotConsuming: it is connected, messages wait, and it gets none.
         """
+        cautions.warn(self._settings)
         threads = Threads(self._settings.concurrency * (1 if self._strict else len(self._consumers)))
         self._publisher = Publisher(
             self._settings,

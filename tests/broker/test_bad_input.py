@@ -39,8 +39,8 @@ BAD_BODIES: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("infinite", b'{"user_id": 1e999}', {}, "json", "a number too large to represent"),
     ("a bare string", b'"seven"', {}, "json", "is a JSON string; send an object"),
     ("null", b"null", {}, "json", "is a JSON null; send an object"),
-    ("too deep", b"[" * 100_000, {}, "json", "nested deeper than 200 levels"),
-    ("too deep objects", b'{"a":' * 100_000, {}, "json", "nested deeper than 200 levels"),
+    ("too deep", b"[" * 100_000, {}, "json", "nested deeper than 64 levels"),
+    ("too deep objects", b'{"a":' * 100_000, {}, "json", "nested deeper than 64 levels"),
     (
         "too many digits",
         b'{"user_id": ' + b"9" * 5_000 + b"}",

@@ -169,6 +169,7 @@ FORBIDDEN: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
         ("exchange 'amq.default'", lambda channel: channel.basic_publish("", "shop.emails", b"")),
         ("exchange 'shop.jobs.dead'", lambda channel: channel.basic_publish("shop.jobs.dead", "emails", b"")),
         ("exchange 'shop.jobs.v1.due'", lambda channel: channel.basic_publish("shop.jobs.v1.due", "x", b"")),
+        ("exchange 'shop.jobs.control'", lambda channel: channel.basic_publish("shop.jobs.control", "x", b"")),
         ("queue 'shop.emails'", lambda channel: channel.basic_get("shop.emails")),
         ("queue 'shop.emails'", lambda channel: channel.queue_purge("shop.emails")),
         ("queue 'shop.emails'", lambda channel: channel.queue_delete("shop.emails")),
@@ -180,6 +181,7 @@ FORBIDDEN: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
         ("queue 'shop.emails'", lambda channel: channel.queue_delete("shop.emails")),
         ("exchange 'shop.jobs'", lambda channel: channel.exchange_delete("shop.jobs")),
         ("queue 'shop.emails'", lambda channel: channel.queue_unbind("shop.emails", "shop.jobs", "emails.#")),
+        ("queue 'shop.emails.paused'", lambda channel: channel.queue_declare("shop.emails.paused")),
         ("exchange 'amq.default'", lambda channel: channel.basic_publish("", "shop.emails", b"")),
     ],
     "operator": [

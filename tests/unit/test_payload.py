@@ -48,8 +48,25 @@ def test_empty_body_is_no_arguments(body: bytes) -> None:
     assert decode(body, None, None) == ([], {})
 
 
-def test_what_stands_twice_counts_as_it_stands_last() -> None:
-    assert decode(b'{"a": 1, "a": 2}', None, None) == ([], {"a": 2})
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":":","b":"c:d","e":"\\":","f":"\\\\","g":{"a":[{"a":1},{"a":"\\\\\\":"}]}}',
+        b'["a:b","a:b",{"k" : 1},{"k"\n:\t2}]',
+    ],
+)
+def test_one_name_in_several_objects_and_colons_in_texts_are_no_doubles(body: bytes) -> None:
+    args, kwargs = decode(body, None, None)
+
+    assert (args or kwargs) == json.loads(body)
+
+
+@given(VALUES, TEXTS)
+def test_name_that_stands_twice_is_found_wherever_it_stands(value: Any, name: str) -> None:
+    written = json.dumps(name)
+    for inner in f"{{{written}: 1, {written} :2}}", f'{{"x": {{{written}:1,"y":[],{written}:2}}}}':
+        with pytest.raises(UndecodableMessage, match="stands twice in one object of the body"):
+            decode(f'[{json.dumps(value)}, "a:", {inner}]'.encode(), None, None)
 
 
 class Address(BaseModel):
@@ -139,6 +156,15 @@ def test_what_json_cannot_carry_is_not_sent(value: Any, complaint: str) -> None:
 )
 def test_text_that_looks_like_it_is_sent(value: Any) -> None:
     assert decode(encode({"value": value}), None, None) == ([], {"value": value})
+
+
+def test_depth_has_one_limit_on_both_sides() -> None:
+    deepest = nested(63)  # in the object of arguments
+    assert decode(encode({"value": deepest}), None, None) == ([], {"value": deepest})
+    with pytest.raises(NotSerializable, match="deeper than 64 levels"):
+        encode({"value": nested(64)})
+    with pytest.raises(UndecodableMessage, match="deeper than 64 levels"):
+        decode(json.dumps({"value": mixed(64)}).encode(), None, None)
 
 
 # ---- what is not taken

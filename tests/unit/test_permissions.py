@@ -81,7 +81,16 @@ def test_worker_makes_nothing_but_the_readers_mark_and_reads_no_dead_letters(nam
     worker = of(names, "worker")
 
     assert may(worker.configure, reader_of(names.unrouted))
-    assert not may_any(worker.configure, names.unrouted, names.jobs, names.queue("emails"))
+    assert may(worker.configure, f"{names.control}.host.example-7-1a2b")
+    assert not may_any(
+        worker.configure,
+        names.unrouted,
+        names.jobs,
+        names.control,
+        names.queue("emails"),
+        names.paused("emails"),
+    )
+    assert not may_any(worker.write, names.paused("emails"))
     assert may(worker.write, names.jobs, names.due, names.level(5), names.dead_exchange, names.dead("emails"))
     assert not may_any(worker.write, names.queue("emails"), names.unrouted, "amq.default")
     assert may(worker.read, names.queue("emails"), names.queue("orders"), names.unrouted)
@@ -97,6 +106,8 @@ def test_operator_reads_dead_letters_and_sends_them_back(names: Names) -> None:
     assert not may_any(operator.write, names.jobs, names.dead_exchange, "amq.default")
     assert may(operator.read, names.dead("emails"))
     assert not may_any(operator.read, names.queue("emails"), names.unrouted)
+    assert may(operator.configure, names.paused("emails"))
+    assert not may_any(operator.configure, names.control, names.cancelled, names.dead("emails"))
 
 
 def test_commands_are_a_shell_script_without_a_password() -> None:
