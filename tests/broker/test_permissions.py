@@ -169,7 +169,10 @@ FORBIDDEN: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
         ("exchange 'amq.default'", lambda channel: channel.basic_publish("", "shop.emails", b"")),
         ("exchange 'shop.jobs.dead'", lambda channel: channel.basic_publish("shop.jobs.dead", "emails", b"")),
         ("exchange 'shop.jobs.v1.due'", lambda channel: channel.basic_publish("shop.jobs.v1.due", "x", b"")),
-        ("exchange 'shop.jobs.control'", lambda channel: channel.basic_publish("shop.jobs.control", "x", b"")),
+        (
+            "exchange 'shop.jobs.control'",
+            lambda channel: channel.basic_publish("shop.jobs.control", "x", b""),
+        ),
         ("queue 'shop.emails'", lambda channel: channel.basic_get("shop.emails")),
         ("queue 'shop.emails'", lambda channel: channel.queue_purge("shop.emails")),
         ("queue 'shop.emails'", lambda channel: channel.queue_delete("shop.emails")),
