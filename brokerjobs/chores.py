@@ -126,6 +126,8 @@ class Chores:
             try:
                 await chore()
             except (*LOST, BrokerJobsError) as error:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from None  # told to end while the connection ended as well
                 log.debug("chore put off", error=str(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -37,6 +37,11 @@ def user(node: PrivateNode, vhost: str, name: str, **permissions: str) -> Iterat
     management(node, "DELETE", f"/api/users/{name}")
 
 
+def forbid(node: PrivateNode, vhost: str, name: str) -> None:
+    """Revoke what a user may do."""
+    management(node, "DELETE", f"/api/permissions/{vhost}/{name}")
+
+
 def publish_message(
     node: PrivateNode, vhost: str, exchange: str, routing_key: str, payload: str, **properties: Any
 ) -> bool:

@@ -145,7 +145,9 @@ class deadline:  # noqa: N801  (read as a verb, like asyncio.timeout)
     """Bounds a step: `async with deadline(5, "look for a queue"): …`
 
     A lost connection or a missed deadline both end as ConnectionLost. The client cancels waiting calls when a
-    connection dies; such a CancelledError that nobody asked for is turned into ConnectionLost as well.
+    connection dies; such a CancelledError that nobody asked for is turned into ConnectionLost as well. The other way
+    round, it lets a lost connection take the place of a CancelledError that somebody did ask for, whose task would
+    then never end: that one is raised again.
 
     Args:
         seconds: for the step; None leaves that to the caller.
@@ -153,14 +155,16 @@ class deadline:  # noqa: N801  (read as a verb, like asyncio.timeout)
     """
 
     # Not a generator: the last steps of all are taken when the loop has finished its generators.
-    __slots__ = ("_seconds", "_timeout", "_what")
+    __slots__ = ("_cancels", "_seconds", "_timeout", "_what")
 
     def __init__(self, seconds: float | None, what: str) -> None:
         self._seconds = seconds
         self._what = what
         self._timeout = asyncio.timeout(seconds)
+        self._cancels = 0
 
     async def __aenter__(self) -> None:
+        self._cancels = _cancels()
         await self._timeout.__aenter__()
 
     async def __aexit__(
@@ -172,10 +176,16 @@ class deadline:  # noqa: N801  (read as a verb, like asyncio.timeout)
             error = late
         if isinstance(error, TimeoutError):
             raise ConnectionLost(f"no answer within {self._seconds or 0:g} s to: {self._what}") from None
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                raise ConnectionLost(f"the connection ended during: {self._what}") from None
+        if isinstance(error, asyncio.CancelledError) and not _cancels():
+            raise ConnectionLost(f"the connection ended during: {self._what}") from None
+        if isinstance(error, LOST) and _cancels() > self._cancels:
+            raise asyncio.CancelledError from None
+
+
+def _cancels() -> int:
+    """How often this task was told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 async def unless_lost(call: Awaitable[T], seconds: float | None, what: str) -> T:

@@ -123,13 +123,15 @@ class Owner(threading.Thread):
         self._explain(str(failure))
         if isinstance(failure, ConfigurationError):
             while self._waiting:
-                self._waiting.popleft().resolve(failure)
+                self._waiting.popleft().refuse(failure)
         self._pause()
 
     def _closed(self, _: Connection, reason: BaseException) -> None:
         """What was written without a confirm is sent again, with the same id, on the next connection."""
         self._connection, self._channel = None, None
         again = [*self._unconfirmed.values(), *self._asked, *self._nacked]
+        for sending in again:
+            sending.doubtful = sending.written
         for gone in self._unconfirmed, self._by_id, self._asked, self._nacked:
             gone.clear()
         self._waiting.extendleft(reversed(again))
@@ -277,7 +279,7 @@ class Owner(threading.Thread):
 
     def _verdict(self, sending: Sending, is_ack: bool) -> None:
         if sending.returned:
-            sending.resolve(Unroutable(sending.returned))
+            sending.refuse(Unroutable(sending.returned))
         elif is_ack:
             sending.resolve(True)
         else:  # a full queue, or a node in trouble: worth another try until its caller gives up
@@ -308,7 +310,7 @@ class Owner(threading.Thread):
         self._unconfirmed.clear()
         self._by_id.clear()
         if len(in_flight) == 1:
-            in_flight.pop().resolve(refusal(reason))
+            in_flight.pop().refuse(refusal(reason))
         for sending in in_flight:
             sending.alone = True
         self._waiting.extendleft(reversed(in_flight))

@@ -108,8 +108,12 @@ class Publisher:
         async def once() -> None:
             nonlocal written
             link = await self._links.get()
-            written = True
-            await self._send(link, publication)
+            was_written, written = written, True
+            try:
+                await self._send(link, publication)
+            except PublishRefused:
+                written = was_written  # without a verdict: that one may be queued
+                raise
 
         try:
             async with self._only_one(publication.message.id, deadline):
@@ -117,11 +121,11 @@ class Publisher:
         except _OutOfTime as error:
             if not written:
                 raise BrokerUnreachable(str(error)) from None
-            raise PublishUnknown(
-                f"RabbitMQ did not confirm {publication.message.job} {publication.message.id}: {error}; "
-                "it may be queued, sending it again with the same id is safe",
-                id=publication.message.id,
-            ) from None
+            raise _unknown(publication, error) from None
+        except BrokerJobsError as error:
+            if not written:
+                raise
+            raise _unknown(publication, error) from None
 
     async def _until(self, deadline: float, once: Callable[[], Awaitable[T]]) -> T:
         """Try until there is an answer, or time is up."""
@@ -232,6 +236,15 @@ class Publisher:
         finally:
             del self._in_flight[id]
             done.set()
+
+
+def _unknown(publication: Publication, why: Exception) -> PublishUnknown:
+    message = publication.message
+    return PublishUnknown(
+        f"RabbitMQ did not confirm {message.job} {message.id}: {why}; "
+        "it may be queued, sending it again with the same id is safe",
+        id=message.id,
+    )
 
 
 def _lost(error: BaseException) -> str:

@@ -12,13 +12,14 @@ from brokerjobs.transport import Publication
 class Sending:
     """One message, or one question, on its way; `done` resolves when the broker has answered."""
 
-    __slots__ = ("alone", "done", "publication", "queue", "returned", "why", "written")
+    __slots__ = ("alone", "done", "doubtful", "publication", "queue", "returned", "why", "written")
 
     def __init__(self, publication: Publication | None = None, queue: str = "") -> None:
         self.publication = publication
         self.queue = queue  # of the question whether it exists
         self.done: Future[bool] = Future()
         self.written = False
+        self.doubtful = False  # written on a connection that ended before the verdict
         self.returned = ""
         self.alone = False
         self.why = ""
@@ -33,6 +34,11 @@ class Sending:
                 self.done.set_exception(answer)
             else:
                 self.done.set_result(answer)
+
+    def refuse(self, refusal: BrokerJobsError) -> None:
+        """Resolve with the broker's refusal; what was written before, without a verdict, may be queued all the same."""
+        self.why = str(refusal)
+        self.resolve(self.give_up() if self.doubtful else refusal)
 
     def give_up(self) -> BrokerJobsError:
         """What its caller is told when there is no answer."""
