@@ -29,6 +29,7 @@ from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
+from brokerjobs.suspects import COUNTED, Tally, Verdict, judge
 
 LAST_GRACE = 1.0  # seconds for what is cancelled to end
 CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator cancelled it"))
@@ -81,6 +82,7 @@ class Lane:
         self._inbox: deque[tuple[float, Delivery]] = deque()
         self._tasks: dict[asyncio.Task[None], Run | None] = {}
         self._runs = Runs()
+        self._tally = Tally()
         self._unconfirmed: set[Run] = set()
         self.gate = Gate(consumer.queue, consumer.breaker, metrics, freed)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
@@ -260,7 +262,17 @@ class Lane:
         else:
             # An id that is minted anew with each delivery recognises nothing.
             known = identity(message) if properties.get("message_id") else None
-            await self._execute(self._begin(delivery, message, known))
+            run = self._begin(delivery, message, known)
+            came_back = delivery.redelivered and not self._runs.was_given_back(known)
+            verdict = judge(message, redelivered=came_back)
+            if verdict is Verdict.COUNT:
+                log.info("redelivery counted", queue=self.queue, job=message.job, id=message.id)
+                with self._tally.counting():
+                    await self._settle_only(run, COUNTED)
+            else:
+                if message.redeliveries:
+                    await self._tally.complete()
+                await self._execute(run, suspect=verdict is Verdict.ISOLATE)
 
     def _begin(self, delivery: Delivery, message: Message, known: Identity | None = None) -> Run:
         run = Run(delivery, message, known)
@@ -273,7 +285,7 @@ class Lane:
         assert task is not None
         self._tasks[task] = run
 
-    async def _execute(self, run: Run) -> None:
+    async def _execute(self, run: Run, *, suspect: bool) -> None:
         message, job = run.message, self._label(run.message)
         began = time.monotonic()
         self._metrics.received.labels(self.queue, job).inc()
@@ -281,7 +293,7 @@ class Lane:
         in_progress = self._metrics.in_progress.labels(self.queue)
         in_progress.inc()
         try:
-            outcome = await self._outcome(run)
+            outcome = await self._outcome(run, suspect)
         finally:
             in_progress.dec()
         self.gate.heed(outcome)
@@ -293,13 +305,14 @@ class Lane:
         assert run.settling is not None
         await run.settling
 
-    async def _outcome(self, run: Run) -> Outcome:
+    async def _outcome(self, run: Run, suspect: bool) -> Outcome:
         if self.is_cancelled(run.message, lambda: _sent_at(run)):
             return CANCELLED
         try:
             outcome = await self._executor.execute(
                 run.message,
-                redelivered=run.delivery.redelivered,
+                redelivered=run.delivery.redelivered or run.message.redeliveries > 0,
+                suspect=suspect,
                 decide=lambda decision: self._settle_now(run, decision),
                 cancellation=run.cancellation,
             )
@@ -326,6 +339,8 @@ class Lane:
             if not isinstance(outcome, Released):
                 owed = FOLLOWED_UP
                 self._runs.owe(run, owed)
+            else:
+                self._runs.give_back(run)
             await self._settlement.settle(run.delivery, outcome)
         except ConnectionLost as error:
             if not isinstance(outcome, Released):

@@ -21,7 +21,7 @@ class Retried:
 
     Args:
         delay: seconds.
-        reason: failed, crashed, retry_later, unknown_job or not_before.
+        reason: failed, crashed, retry_later, unknown_job, not_before or redelivered.
         failure: what went wrong, if anything did.
         spends: whether this run counts as an attempt.
         began: when the run began, milliseconds since the epoch; 0 when it did not run.

@@ -61,6 +61,7 @@ class Runs:
         self._ended: dict[Identity, Outcome] = {}
         self._ended_before: dict[Identity, Outcome] = {}
         self._turned_at = time.monotonic()
+        self._given_back: dict[Identity, None] = {}
 
     def begin(self, run: Run) -> None:
         if run.identity is not None:
@@ -78,6 +79,17 @@ class Runs:
         if len(self._ended) >= REMEMBERED or now - self._turned_at > REMEMBERED_FOR:
             self._ended_before, self._ended, self._turned_at = self._ended, {}, now
         self._ended[run.identity] = outcome
+
+    def give_back(self, run: Run) -> None:
+        """Remember that the message comes again because it was given back, and for no other reason."""
+        if run.identity is not None:
+            self._given_back[run.identity] = None
+            if len(self._given_back) > REMEMBERED:
+                del self._given_back[next(iter(self._given_back))]
+
+    def was_given_back(self, identity: Identity | None) -> bool:
+        """Whether that is why it comes again; asked once for each time."""
+        return identity is not None and self._given_back.pop(identity, self) is None
 
     def owed(self, identity: Identity) -> Outcome | None:
         """What a message whose run has ended still needs; None when no such run is known."""

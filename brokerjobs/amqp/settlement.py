@@ -98,10 +98,13 @@ def next_attempt(message: Message, outcome: Retried, queue: str, names: Names) -
     now = int(time.time() * 1000)
     marks = {"history": _history(message, outcome.failure, now)} if outcome.failure is not None else {}
     exchange, key = topology.route_to_queue(names, queue, outcome.delay)
+    if outcome.reason == "redelivered":  # the same attempt still, under the same conditions
+        return Publication(exchange, key, message.copy(redeliveries=message.redeliveries + 1))
     copy = message.copy(
         attempt=message.attempt + outcome.spends,
         unknown=message.unknown + (outcome.reason == "unknown_job"),
         crashes=message.crashes + (outcome.reason == "crashed"),
+        redeliveries=0,
         not_before=0,
         due=now + int(outcome.delay * 1000),
         first_at=message.first_at or outcome.began,

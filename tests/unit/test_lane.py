@@ -7,13 +7,13 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tenacity
 from structlog.testing import capture_logs
 
-from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs
+from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs, topology
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.breaker import Circuit
 from brokerjobs.context import Cancellation
@@ -493,7 +493,8 @@ async def test_other_message_runs(bench: Bench, properties: Mapping[str, Any]) -
     bench.start_all()
     await eventually_async(lambda: bench.lane.is_idle)
 
-    bench.deliver("quick", redelivered=True, **properties)
+    counted = {"x-delivery-count": 1, **properties.get("headers", {})}  # as by a quorum queue
+    bench.deliver("quick", redelivered=True, **{**properties, "headers": counted})
     assert bench.start_all() == 1
     await bench.finish()
 
@@ -796,6 +797,95 @@ async def test_drain_waits_for_a_copy_that_is_being_confirmed(threads: Threads) 
 
 async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
     assert await bench.lane.drain(AMPLE) == 0
+
+
+# ---- suspects
+
+
+class Noting(Executor):
+    suspects: ClassVar[list[bool]]
+
+    async def execute(self, message: Message, *, suspect: bool = False, **options: Any) -> Outcome:
+        self.suspects.append(suspect)
+        return await super().execute(message, suspect=suspect, **options)
+
+
+@pytest.fixture
+def noting(threads: Threads) -> Bench:
+    Noting.suspects = []
+    return Bench(threads, executor=Noting)
+
+
+async def test_redelivered_message_of_a_classic_queue_is_counted_by_a_copy_and_not_run(noting: Bench) -> None:
+    noting.deliver("quick", redelivered=True)
+    noting.start_all()
+    await noting.finish()
+
+    assert Noting.suspects == []
+    assert noting.journal == ["confirmed", "ack"]
+    (copy,) = noting.publisher.published
+    assert (copy.exchange, copy.routing_key) == (
+        "jobs.v1.due",
+        topology.route_to_queue(Names(), "emails", 0)[1],
+    )
+    assert (copy.message.redeliveries, copy.message.attempt, copy.message.hop) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "suspect"),
+    [
+        ({}, False),
+        ({"brokerjobs-redeliveries": 1}, False),
+        ({"brokerjobs-redeliveries": 2}, True),
+        ({"brokerjobs-crashes": 1}, True),
+        ({"x-delivery-count": 1}, False),
+        ({"x-delivery-count": 2}, True),
+    ],
+)
+async def test_suspects_are_isolated(noting: Bench, headers: dict[str, int], suspect: bool) -> None:
+    noting.deliver("quick", headers=headers, redelivered="x-delivery-count" in headers)
+    noting.start_all()
+    await noting.finish()
+
+    assert Noting.suspects == [suspect]
+
+
+async def test_counted_message_waits_for_those_that_came_back_with_it(threads: Threads) -> None:
+    """It may be the one that kills; they would come back beside their copies."""
+    Noting.suspects = []
+    noting = Bench(threads, publisher=SlowPublisher, executor=Noting)
+    publisher = noting.publisher
+    assert isinstance(publisher, SlowPublisher)
+    noting.deliver("quick", redelivered=True)
+    noting.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    noting.deliver("quick", message_id="8", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    await asyncio.wait({asyncio.create_task(noting.go_on.wait())}, timeout=0.05)
+    assert Noting.suspects == []
+
+    publisher.confirm.set()
+    await noting.finish()
+
+    assert Noting.suspects == [False]
+    assert noting.journal == ["confirmed", "ack", "ack"]
+
+
+async def test_message_that_was_given_back_here_is_not_counted_for_that(noting: Bench) -> None:
+    @noting.consumer.job()
+    async def hesitant() -> None:
+        current_job().nack()
+
+    noting.go_on.set()
+    noting.deliver("hesitant")
+    noting.start_all()
+    await noting.finish()
+    noting.deliver("hesitant", redelivered=True)
+    noting.start_all()
+    await noting.finish()
+
+    assert Noting.suspects == [False, False]
+    assert noting.publisher.published == []
 
 
 # ---- a defect of ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from brokerjobs.errors import BrokerUnreachable, MessageTooLarge, PublishRefused
 from brokerjobs.failure import Failure
 from brokerjobs.message import PREFIX, Message, decode
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from brokerjobs.suspects import COUNTED
 from brokerjobs.topology import Names
 from brokerjobs.transport import Publication
 from tests.unit.doubles import FakeDelivery, FakePublisher
@@ -168,6 +170,20 @@ def test_crashes_are_counted_in_the_next_attempt_and_in_the_dead_letter() -> Non
     last = dead_letter(once, DeadLettered(reason="crashed", failure=FAILURE), "emails", NAMES)
     assert arrived(last).crashes == 2
     assert arrived(dead_letter(once, DEAD, "emails", NAMES)).crashes == 1
+
+
+def test_redelivery_is_counted_in_a_copy_that_is_otherwise_the_same() -> None:
+    waiting = replace(MESSAGE, not_before=2_000_000_000_000, not_after=2_100_000_000_000, first_at=1_000)
+
+    publication = next_attempt(waiting, COUNTED, "emails", NAMES)
+
+    assert publication.routing_key.endswith("@q.emails")
+    copy = arrived(publication)
+    assert replace(copy, hop=0, redeliveries=0, marks={}) == replace(waiting, hop=0)
+    assert (copy.redeliveries, copy.hop) == (1, waiting.hop + 1)
+    again = arrived(next_attempt(copy, COUNTED, "emails", NAMES))
+    assert again.redeliveries == 2
+    assert arrived(next_attempt(again, RETRIED, "emails", NAMES)).redeliveries == 0  # it has given an answer
 
 
 def test_wish_to_run_later_is_granted_once() -> None:
