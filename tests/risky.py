@@ -23,7 +23,7 @@ async def noted(context: Context, call_next: Next) -> Any:
 consumer = Consumer(
     "risky", retry=Retry(3, delays=[10, 30], on=(OSError, ConnectionError)), middleware=[noted]
 )
-broken = Consumer("broken")
+broken = Consumer("broken", retry=Retry(3, on=ConnectionError))
 settled: list[tuple[str, Any]] = []
 
 
@@ -47,6 +47,11 @@ def fail() -> None:
 
 @broken.job(isolate=True)
 def never() -> None: ...
+
+
+@broken.job()
+def suspected() -> int:
+    return os.getpid()
 
 
 @consumer.job(isolate=True)

@@ -16,7 +16,7 @@ from brokerjobs.context import Cancellation, Context, current
 from brokerjobs.delay import LONGEST
 from brokerjobs.durations import seconds, text
 from brokerjobs.errors import ConfigurationError, JobCrashed, Reject, RetryLater, UndecodableMessage
-from brokerjobs.executor.processes import Processes
+from brokerjobs.executor.processes import NoProcess, Processes
 from brokerjobs.executor.running import Arguments, Runner, arguments_of
 from brokerjobs.executor.threads import Threads
 from brokerjobs.failure import Failure
@@ -116,7 +116,7 @@ class Executor:
             return DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
         context = self._context(job, message, arguments, decide, cancellation or Cancellation())
         context.redelivered = redelivered
-        return await self._run(job, context, self._place(job, suspect))
+        return await self._run(job, context, suspect or job.isolate)
 
     def _unverified(self, message: Message) -> Outcome | None:
         required = self._consumer.require_user
@@ -166,22 +166,11 @@ class Executor:
             _cancellation=cancellation,
         )
 
-    def _place(self, job: Job[..., Any], suspect: bool) -> Processes | None:
-        """The processes, if the job is to run in one."""
-        if suspect and self._processes is None and not self._said_in_place:
-            self._said_in_place = True
-            log.warning("suspect not isolated", queue=self._consumer.queue, job=job.name,
-                        hint="no other process could import this consumer")  # fmt: skip
-        return self._processes if suspect or job.isolate else None
-
-    async def _run(self, job: Job[..., Any], context: Context, processes: Processes | None) -> Outcome:
+    async def _run(self, job: Job[..., Any], context: Context, isolated: bool) -> Outcome:
         began = time.time()
         token = current.set(context)
         try:
-            if processes is None:
-                result = await self._runner.run(job, context, timeout=job.timeout)
-            else:
-                result = await processes.run(job, context)
+            result = await self._call(job, context, isolated)
         except Exception as error:
             return await self._failed(job, context, error, began)
         else:
@@ -189,6 +178,23 @@ class Executor:
             return context.decision or Succeeded(result)
         finally:
             current.reset(token)
+
+    async def _call(self, job: Job[..., Any], context: Context, isolated: bool) -> Any:
+        if isolated and self._processes is not None:
+            try:
+                return await self._processes.run(job, context)
+            except NoProcess as error:
+                if job.isolate:
+                    raise
+                self._say_in_place(job, str(error))  # it is only suspected, and costs no attempt for that
+        elif isolated and not job.isolate:
+            self._say_in_place(job, "no other process could import its consumer")
+        return await self._runner.run(job, context, timeout=job.timeout)
+
+    def _say_in_place(self, job: Job[..., Any], why: str) -> None:
+        if not self._said_in_place:
+            self._said_in_place = True
+            log.warning("suspect not isolated", queue=self._consumer.queue, job=job.name, reason=why)
 
     async def _failed(self, job: Job[..., Any], context: Context, error: Exception, began: float) -> Outcome:
         if isinstance(error, JobCrashed):
@@ -219,8 +225,9 @@ class Executor:
         message, retry = context.message, job.retry
         elapsed = max(0.0, time.time() - (message.first_at / 1000 or began))
         crashed = isinstance(error, JobCrashed)
+        is_its_own = not isinstance(error, JobCrashed | NoProcess)
         try:
-            delay = retry.after(message.attempt, error, elapsed=elapsed, is_its_own=not crashed)
+            delay = retry.after(message.attempt, error, elapsed=elapsed, is_its_own=is_its_own)
             spent = delay is None and retry.retries(message.attempt, error, elapsed=elapsed)
         except Exception as broken:  # a strategy of the user's own: the default policy stands in for it
             log.error("retry policy failed", job=job.name, id=context.id, error=str(Failure.of(broken)))

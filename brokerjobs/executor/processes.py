@@ -29,6 +29,10 @@ LAST_WORDS = 0.25  # seconds beyond its timeout in which a job writes down where
 TRIES = 3
 
 
+class NoProcess(Exception):
+    """There is none to run a job in; says why."""
+
+
 class Processes:
     """Children that run jobs of one consumer.
 
@@ -65,6 +69,7 @@ class Processes:
         Raises:
             JobTimeout: it took longer; its process was killed.
             JobCrashed: it took its process with it.
+            NoProcess: nothing of it ran.
             Exception: whatever it raised, or a stand-in.
         """
         order = Order(context.message, context.redelivered, job.timeout, job.memory_limit)
@@ -80,9 +85,7 @@ class Processes:
                     self._discard(child)
                     raise
                 return await self._finish(child, job, context)
-        raise RuntimeError(
-            f"the processes for {job.name} die before it begins; see the log for what they said"
-        )
+        raise NoProcess("its process died before it began, and so did the next ones")
 
     async def close(self) -> None:
         """End all children, with their shut-down hooks."""
@@ -142,7 +145,7 @@ class Processes:
         try:
             return await self._program.start()
         except ChildDied as error:
-            raise RuntimeError(f"its process {error}") from None
+            raise NoProcess(f"its process {error}") from None
 
     def _keep(self, child: Child) -> None:
         if child.jobs >= JOBS_PER_CHILD:

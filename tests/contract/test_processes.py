@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from structlog.testing import capture_logs
 
 from brokerjobs import ConfigurationError, JobCrashed, JobTimeout, Message
 from brokerjobs import settings as settings_module
 from brokerjobs.executor import Executor, Processes, Program, Threads, processes
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from consumers import images
 from tests import risky
 from tests.waiting import eventually_async
 
@@ -154,6 +157,26 @@ async def test_memory_limit_ends_the_job_and_not_those_after_it(run: Run, deaths
     assert "memory_limit of 0 MiB is less than" in outcome.failure.text
 
 
+async def test_image_that_unpacks_to_more_than_its_memory_limit_takes_nothing_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example: 144 megapixels are a file of 18 kB, and 576 MB when it is unpacked."""
+    monkeypatch.setenv("IMAGES_FOLDER", str(tmp_path))
+    Image.new("1", (12_000, 12_000)).save(tmp_path / "bomb.png")
+    Image.new("RGB", (400, 200), "red").save(tmp_path / "cat.jpg")
+    threads = Threads(1)
+    program = Program("consumers.images", "images", settings_module.Settings())
+    executor = Executor(images.consumer, threads, Processes(program, 1))
+
+    bomb = await executor.execute(images.thumbnail.message("bomb.png"))
+    cat = await executor.execute(images.thumbnail.message("cat.jpg"))
+    await executor.close()
+    threads.close()
+
+    assert crash(bomb) == "the process of images.thumbnail died: out of memory, its limit is 512 MiB"
+    assert result(cat).endswith("cat.jpg.256.webp")
+
+
 async def test_job_that_outruns_its_timeout_is_killed_with_all_it_has_started(
     run: Run, deaths: list[str], tmp_path: Path
 ) -> None:
@@ -261,10 +284,29 @@ async def test_child_that_cannot_start_says_why(module: str, queue: str, why: st
         await Processes(Program(module, queue, settings_module.Settings()), 1).start()
 
 
+async def test_suspect_that_has_no_process_runs_here_and_an_isolated_job_waits() -> None:
+    threads = Threads(1)
+    program = Program("tests.risky", "broken", settings_module.Settings())
+    executor = Executor(risky.broken, threads, Processes(program, 1))
+
+    with capture_logs() as logs:
+        suspect = await executor.execute(Message(job="broken.suspected", routing_key=""), suspect=True)
+    isolated = await executor.execute(Message(job="broken.never", routing_key=""))
+    await executor.close()
+    threads.close()
+
+    assert suspect == Succeeded(os.getpid())
+    assert [line["event"] for line in logs] == ["suspect not isolated"]
+    assert isinstance(isolated, Retried)
+    assert isolated.reason == "failed"
+    assert "no database" in str(isolated.failure)
+
+
 DYING_WORKER = """
 import asyncio, json, sys
 from brokerjobs import Message, settings
 from brokerjobs.executor import Executor, Processes, Program, Threads
+from consumers import images
 from tests import risky
 
 async def main():
