@@ -111,8 +111,11 @@ class Publisher:
             was_written, written = written, True
             try:
                 await self._send(link, publication)
-            except PublishRefused:
-                written = was_written  # without a verdict: that one may be queued
+            except PublishRefused as error:
+                if not isinstance(
+                    error, BrokerUnreachable
+                ):  # which is no verdict: what was written may be queued
+                    written = was_written
                 raise
 
         try:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -98,14 +99,29 @@ class Fleet:
             os.killpg(self.members[name].pid, number)
 
     def end(self, prefix: str) -> dict[str, int]:
-        """SIGTERM to the members whose name begins so; gives the codes with which they ended."""
+        """SIGTERM to the members whose name begins so; gives the codes with which they ended.
+
+        One that does not end, or not well, is noted as a defect.
+        """
         with self._lock:
             members = [member for member in self.members.values() if member.name.startswith(prefix)]
             for member in members:
                 member.is_wanted = False
                 if member.process is not None:
                     member.process.terminate()
-        return {member.name: member.process.wait(END) for member in members if member.process is not None}
+        deadline = time.monotonic() + END
+        return {member.title: self._code_of(member, deadline) for member in members}
+
+    def _code_of(self, member: Member, deadline: float) -> int:
+        assert member.process is not None
+        try:
+            code = member.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(member.pid, signal.SIGKILL)
+            code = member.process.wait()
+        if code != 0:
+            self._journal.note("defect", worker=member.title, text=f"told to end, it ended with {code}")
+        return code
 
     def close(self) -> None:
         """Kill what still runs."""
