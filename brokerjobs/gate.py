@@ -54,6 +54,7 @@ class Gate:
             log.warning("queue paused", queue=self._queue, by=who, reason=why)
             self._pauses[who] = why
             self._tell()
+        self._pauses[who] = why  # a look may have met the mark before it held the reason
 
     def resume(self, who: str) -> None:
         """End the pause of that one, if there is one."""

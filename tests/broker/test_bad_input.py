@@ -48,6 +48,7 @@ BAD_BODIES: list[tuple[str, bytes, dict[str, Any], str, str]] = [
         "json",
         "a number of more than 4,300 digits",
     ),
+    ("a name twice", b'{"user_id": 6, "user_id": 8}', {}, "json", "the name 'user_id' stands twice"),
     ("lone surrogate", b'{"user_id": "\\ud800"}', {}, "json", "half a character"),
     ("control character", b'{"user_id": "\x00"}', {}, "json", "control character"),
     ("wrong type", b'{"user_id": "seven"}', {}, "arguments", "user_id"),
@@ -115,10 +116,9 @@ async def test_bad_bodies_die_with_their_reason_and_the_good_message_behind_them
     for _, body, properties, _, _ in BAD_BODIES:
         amqp.publish(url, properties.get("type", "emails.welcome"), body, **properties)
     amqp.publish(url, "emails.welcome", b'{"user_id": 7}')
-    amqp.publish(url, "emails.welcome", b'{"user_id": 6, "user_id": 8}')
     amqp.publish(url, "emails.welcome", body_of(LIMIT))
 
-    await eventually_async(lambda: sorted(ran) == [7, 8, 9])
+    await eventually_async(lambda: sorted(ran) == [7, 9])
     await eventually_async(lambda: amqp.ready(url, "emails.dead") == len(BAD_BODIES))
     found = amqp.peek(url, "emails.dead")
     assert all(dead.properties.message_id for dead in found)
