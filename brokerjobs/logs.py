@@ -52,6 +52,11 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def name(**fields: object) -> None:
+    """Put these fields into each further log line of this process."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
 def _renderers(console: bool) -> list[structlog.typing.Processor]:
     if console:
         return [

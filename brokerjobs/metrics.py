@@ -16,6 +16,7 @@ from brokerjobs.outcome import WORDS
 OTHER = "other"
 RECOGNISED = ("adopted", "absorbed")
 DEATH_CAUSES = ("timeout", "memory", "exit", "SIGKILL", "SIGSEGV", "SIGABRT")  # other signals by their names
+RESTART_REASONS = ("exit", "signal", "jobs", "memory", "threads", "rolling")
 PUBLISH_OUTCOMES = ("confirmed", "refused", "unknown")
 _DURATION = (
     0.005,
@@ -116,6 +117,12 @@ class Metrics:
             ["role"],
             registry=self.registry,
         )
+        self.restarts = Counter(
+            "brokerjobs_process_restarts",
+            "Child processes that were followed by another, by why.",
+            ["reason"],
+            registry=self.registry,
+        )
         for outcome in PUBLISH_OUTCOMES:
             self.published.labels(outcome)
 
@@ -144,10 +151,19 @@ class Metrics:
         Raises:
             ConfigurationError: when the port is taken or not ours to use.
         """
-        try:
-            server, _ = start_http_server(port, addr=host, registry=self.registry)
-        except OSError as error:
-            raise ConfigurationError(
-                f"metrics cannot be served on {host}:{port}: {error.strerror}; choose another --metrics-port"
-            ) from None
-        return server
+        return serve(self.registry, host, port)
+
+
+def serve(registry: CollectorRegistry, host: str, port: int) -> WSGIServer:
+    """Serve `/metrics` of a registry.
+
+    Raises:
+        ConfigurationError: when the port is taken or not ours to use.
+    """
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"metrics cannot be served on {host}:{port}: {error.strerror}; choose another --metrics-port"
+        ) from None
+    return server

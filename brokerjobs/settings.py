@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from brokerjobs.durations import seconds
@@ -103,7 +111,21 @@ class Settings(BaseSettings):
         default="declare",
         description="what a worker does about queues at its start: declare, only check, or nothing",
     )
-    concurrency: int = Field(default=10, ge=1, le=10_000, description="jobs that run at once per queue")
+    processes: int = Field(
+        default=1, ge=1, le=1_000, description="worker processes; more than 1 run under a parent"
+    )
+    recycle_jobs: int | None = Field(
+        default=None, ge=1, description="replace a worker process after so many attempts"
+    )
+    recycle_memory: ByteSize | None = Field(
+        default=None, ge=1, description="replace a worker process that occupies so much memory, say 512MiB"
+    )
+    recycle_threads: int | None = Field(
+        default=None, ge=1, description="replace a worker process that has left so many threads behind"
+    )
+    concurrency: int = Field(
+        default=10, ge=1, le=10_000, description="jobs that run at once per queue and process"
+    )
     prefetch: int | None = Field(
         default=None,
         ge=1,

@@ -71,10 +71,12 @@ class Running:
     def events(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.log if line["event"] == event]
 
-    def until(self, event: str, times: int = 1) -> dict[str, Any]:
-        """Wait for a log line, and give it."""
+    def until(self, event: str, times: int = 1, *, although_ended: bool = False) -> dict[str, Any]:
+        """Wait for a log line, and give it; `although_ended` where a child says it."""
         eventually(
-            lambda: len(self.events(event)) >= times or self.process.poll() is not None,
+            lambda: (
+                len(self.events(event)) >= times or (self.process.poll() is not None and not although_ended)
+            ),
             timeout=PATIENCE,
             what=f"{event!r} in the log",
         )
@@ -97,6 +99,21 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, Signals.SIGKILL)
         self.process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have asked for its exit code yet."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 class Shell:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from brokerjobs import discovery, logs, settings
+from brokerjobs.cli import supervise
 from brokerjobs.cli.completion import complete_queue
-from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
+from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
-from brokerjobs.cli.reload import GRACE, Reloader, child_command
+from brokerjobs.cli.reload import Reloader, child_command
+from brokerjobs.cli.signals import end_at_once, end_stuck, on_signals
+from brokerjobs.durations import seconds
+from brokerjobs.metrics import Metrics
 from brokerjobs.settings import Settings
+from brokerjobs.supervisor.child import GRACE
+from brokerjobs.supervisor.parent import Parent, attach
+from brokerjobs.supervisor.reporter import Reporter
+
+if TYPE_CHECKING:
+    from brokerjobs.worker import Worker
 
 
 @click.command()
 @click.argument("queues", nargs=-1, metavar="QUEUE…", shell_complete=complete_queue)
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs that run at once, per queue [10].")
+@click.option("-p", "--processes", type=click.IntRange(1, 1000), help="Worker processes [1].")
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(1), help="Jobs that run at once, per queue and process [10]."
+)
 @click.option(
     "--prefetch", type=click.IntRange(1, 65535), help="Unacknowledged deliveries per queue [as many as run]."
 )
@@ -34,6 +46,11 @@ from brokerjobs.settings import Settings
 )
 @click.option(
     "--reload", "reloading", is_flag=True, help="Restart when a Python file changes (for development)."
+)
+@click.option("--recycle-jobs", type=click.IntRange(1), help="Replace a process after so many jobs.")
+@click.option("--recycle-memory", metavar="SIZE", help="Replace a process that occupies so much, say 512MiB.")
+@click.option(
+    "--recycle-threads", type=click.IntRange(1), help="Replace a process that left so many threads behind."
 )
 @click.option("--drain-timeout", metavar="DURATION", help="How long SIGTERM lets running jobs finish [25s].")
 @click.option(
@@ -59,19 +76,31 @@ def command(
     Exit codes: 0 drained, 1 failure, 2 usage, 69 no broker, 75 drained but jobs had to be given back,
     78 configuration, 130 ended at once.
     """
+    parent = attach()
     chosen = settings.load(**given)
+    patience = seconds(start_timeout, name="--start-timeout")
     logs.configure(chosen.log_level, chosen.log_format)
-    if reloading:
+    if parent is not None and parent.wants_reports:
+        logs.name(pid=os.getpid())
+    if parent is None and supervise.wanted(chosen):
+        if reloading:
+            raise click.UsageError("--reload runs one process, so leave out --processes and --recycle-…, "
+                                   "or give --processes 1")  # fmt: skip
+        return supervise.supervise(chosen, burst=burst, start_timeout=patience)
+    if parent is None and reloading:
         return Reloader(child_command(), Path.cwd(), chosen.drain_timeout + GRACE).run()
-    return _run(lambda: _consume(queues, chosen, strict, burst, start_timeout))
+    return _run(lambda: _consume(queues, chosen, strict, burst, patience, parent))
 
 
 async def _consume(
-    queues: tuple[str, ...], chosen: Settings, strict: bool, burst: bool, start_timeout: str
+    queues: tuple[str, ...],
+    chosen: Settings,
+    strict: bool,
+    burst: bool,
+    start_timeout: float,
+    parent: Parent | None,
 ) -> int:
     from brokerjobs.client import Client
-    from brokerjobs.durations import seconds
-    from brokerjobs.metrics import Metrics
     from brokerjobs.transport import use_sender
     from brokerjobs.worker import Worker
 
@@ -82,19 +111,23 @@ async def _consume(
         chosen,
         strict=strict,
         burst=burst,
-        start_timeout=seconds(start_timeout, name="--start-timeout"),
+        start_timeout=start_timeout,
         metrics=metrics,
     )
     server = None
-    if chosen.metrics_port is not None:
+    if chosen.metrics_port is not None and not (parent and parent.wants_reports):
         server = metrics.serve(chosen.metrics_host, chosen.metrics_port)
         logs.log.info("serving metrics", address=f"http://{chosen.metrics_host}:{server.server_port}/metrics")
-    _on_signals(worker.stop)
+    on_signals(worker.stop, end_at_once, patience=chosen.drain_timeout + GRACE, overdue=end_stuck)
+    telling = _attend(parent, worker, metrics, chosen) if parent else None
     client = Client(settings=chosen, metrics=metrics)
     before = use_sender(client)  # jobs that send jobs use the worker's broker
     try:
         ending = await worker.run()
     finally:
+        if parent is not None and telling is not None:
+            telling.cancel()
+            parent.tell()
         use_sender(before)
         await client.aclose()
         if server is not None:
@@ -103,22 +136,22 @@ async def _consume(
     return DRAIN_TIMEOUT if ending.returned else DONE
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first signal drains, the second ends the process: the broker gives back what it held."""
-    told = False
-
-    def handle() -> None:
-        nonlocal told
-        if told:
-            logs.log.warning("ended at once", hint="unfinished jobs are delivered again")
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        told = True
-        stop()
-
+def _attend(parent: Parent, worker: Worker, metrics: Metrics, chosen: Settings) -> asyncio.Task[None]:
+    """Drain when the parent says so or is gone, and tell it how this process does."""
     loop = asyncio.get_running_loop()
-    for number in signal.SIGTERM, signal.SIGINT:
-        loop.add_signal_handler(number, handle)
+    reporter = Reporter(metrics, with_metrics=chosen.metrics_port is not None)
+
+    def drain() -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(worker.stop)
+
+    async def tell() -> None:
+        await worker.consuming()
+        reporter.is_consuming = True
+        await asyncio.to_thread(parent.tell)
+
+    parent.attend(drain, chosen.drain_timeout + GRACE, reporter.report)
+    return asyncio.create_task(tell())
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:

@@ -1,12 +1,12 @@
 """`consume --reload`: the same worker as a child process, again after each change of a Python file.
 
-The child is in a process group of its own, so that Ctrl-C on a terminal reaches this process only: a worker that
-got it twice would take the second as "end at once", and cut off its jobs.
+The child ends with this process, however that ends.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +15,7 @@ from pathlib import Path
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT
 from brokerjobs.errors import ConfigurationError
 from brokerjobs.logs import log
-
-GRACE = 10.0  # seconds beyond the drain timeout for the endings of a worker: settling, hooks, goodbyes
+from brokerjobs.supervisor.child import start
 
 
 class Reloader:
@@ -36,6 +35,7 @@ class Reloader:
         self._reloading = False
         self._missed = False  # a signal came while the child was being started
         self._child: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None  # kept open: its end is that of the child
 
     def run(self) -> int:
         """Run until a signal; gives the exit code of the command that ran last.
@@ -70,7 +70,7 @@ class Reloader:
         if self._stopping.is_set():
             return
         self._child = None
-        self._child = subprocess.Popen(self._command, process_group=0)
+        self._child, self._link = start(self._command, reports=False)
         if self._missed:
             self._tell(signal.SIGTERM)
 

@@ -9,14 +9,13 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from brokerjobs.node.private import PrivateNode
 from tests import amqp
 from tests.conftest import management
-from tests.shell import PATIENCE, Running, Shell
+from tests.shell import PATIENCE, Running, Shell, children, is_gone
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -452,14 +451,6 @@ def test_metrics_port_that_is_taken_is_exit_code_78(offline: Shell) -> None:
 
 
 # -- reload
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
 
 
 def end_with_children(worker: Running, number: signal.Signals, *, to_all: bool = False) -> int:

@@ -1,0 +1,70 @@
+"""`consume --processes`: this process supervises, its children are the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import sys
+from collections.abc import Callable
+
+from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
+from brokerjobs.cli.signals import UNFINISHED, on_signals
+from brokerjobs.logs import log
+from brokerjobs.settings import Settings
+from brokerjobs.supervisor.child import GRACE, Child
+from brokerjobs.supervisor.recycling import Recycling
+from brokerjobs.supervisor.supervisor import Ending, Patience, Supervisor
+from brokerjobs.totals import Totals
+
+START_GRACE = 120.0  # seconds beyond the start timeout until a replacement consumes: imports, start-up hooks
+
+
+def wanted(chosen: Settings) -> bool:
+    """Whether there is anything to supervise: only a parent can replace a worker."""
+    limits = (chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads)
+    return chosen.processes > 1 or any(limit is not None for limit in limits)
+
+
+def supervise(chosen: Settings, *, burst: bool, start_timeout: float) -> int:
+    """Supervise workers that are started by this very command; gives the exit code."""
+    return asyncio.run(_supervise(chosen, burst, start_timeout))
+
+
+async def _supervise(chosen: Settings, burst: bool, start_timeout: float) -> int:
+    totals = Totals()
+    supervisor = Supervisor(
+        functools.partial(Child, [sys.executable, "-m", "brokerjobs", *sys.argv[1:]]),
+        chosen.processes,
+        recycling=Recycling(chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads),
+        patience=Patience(start=start_timeout + START_GRACE, drain=chosen.drain_timeout + GRACE),
+        burst=burst,
+        totals=totals,
+    )
+    server = None
+    if chosen.metrics_port is not None:
+        server = totals.serve(chosen.metrics_host, chosen.metrics_port)
+        log.info("serving metrics", address=f"http://{chosen.metrics_host}:{server.server_port}/metrics")
+    loop = asyncio.get_running_loop()
+    on_signals(supervisor.stop, lambda: loop.call_soon_threadsafe(supervisor.kill))
+    loop.add_signal_handler(signal.SIGHUP, _roll_unless_hung_up(supervisor))
+    log.info("supervising", processes=chosen.processes)
+    try:
+        return _exit_code(await supervisor.run())
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+def _roll_unless_hung_up(supervisor: Supervisor) -> Callable[[], None]:
+    """SIGHUP replaces all children; where a terminal has gone with it, nobody is left to stop them later."""
+    had_terminal = sys.stderr.isatty()
+    return lambda: supervisor.stop() if had_terminal and not sys.stderr.isatty() else supervisor.roll()
+
+
+def _exit_code(ending: Ending) -> int:
+    if ending.at_once:
+        log.warning("ended at once", hint=UNFINISHED)
+        return INTERRUPTED
+    return ending.code or (DRAIN_TIMEOUT if ending.cut_off else DONE)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from brokerjobs.metrics import Metrics
+from brokerjobs.supervisor.report import Report
+from brokerjobs.totals import Changes, Teller, Totals, total
+
+
+def told(changes: Changes) -> dict[str, float]:
+    return {
+        sample + "".join(f" {label}={text}" for label, text in labels): value
+        for _, _, _, samples in changes
+        for sample, labels, value in samples
+    }
+
+
+def summed(totals: Totals) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {label}={text}" for label, text in sample.labels.items()): sample.value
+        for family in totals.collect()
+        for sample in family.samples
+    }
+
+
+def counted(jobs: int, *, running: int = 0) -> Metrics:
+    metrics = Metrics()
+    metrics.prepare("emails", ["emails.welcome"], 10)
+    count(metrics, jobs)
+    metrics.in_progress.labels("emails").set(running)
+    return metrics
+
+
+def count(metrics: Metrics, jobs: int) -> None:
+    for _ in range(jobs):
+        metrics.finished.labels("emails", "emails.welcome", "succeeded").inc()
+        metrics.duration.labels("emails", "emails.welcome").observe(0.02)
+
+
+FINISHED = "brokerjobs_jobs_finished_total queue=emails job=emails.welcome outcome=succeeded"
+QUICK = "brokerjobs_job_duration_seconds_bucket queue=emails job=emails.welcome le=0.025"
+RUNNING = "brokerjobs_jobs_in_progress queue=emails"
+
+
+def test_all_is_told_once_then_only_what_changed() -> None:
+    metrics = counted(0)
+    teller = Teller(metrics.registry)
+
+    first = told(teller.changes())
+    assert (first[FINISHED], first[RUNNING]) == (0, 0)
+    assert not [name for name in first if "_created" in name]
+    assert not told(teller.changes())
+
+    metrics.in_progress.labels("emails").inc()
+    assert told(teller.changes()) == {RUNNING: 1}
+
+
+def over_the_pipe(changes: Changes) -> Changes:
+    return Report.read(Report(metrics=changes).line).metrics
+
+
+def test_sum_of_all_that_live() -> None:
+    totals = Totals()
+    for source, metrics in ("one", counted(3, running=1)), ("two", counted(4, running=2)):
+        totals.take(source, over_the_pipe(Teller(metrics.registry).changes()))
+
+    sums = summed(totals)
+    assert (sums[FINISHED], sums[QUICK], sums[RUNNING]) == (7, 7, 3)
+
+
+def test_sums_of_counts_never_go_backwards_and_gauges_end_with_their_process() -> None:
+    totals = Totals()
+    totals.take("one", Teller(counted(3, running=1).registry).changes())
+    totals.take("two", Teller(counted(4, running=2).registry).changes())
+
+    totals.end("one")
+    assert summed(totals)[FINISHED] == 7
+    assert summed(totals)[RUNNING] == 2
+
+    totals.take("three", Teller(counted(5, running=4).registry).changes())
+    totals.end("two")
+    totals.end("two")  # once is enough
+    sums = summed(totals)
+    assert (sums[FINISHED], sums[QUICK], sums[RUNNING]) == (12, 12, 4)
+
+
+def test_later_changes_take_the_place_of_earlier_ones() -> None:
+    totals, metrics = Totals(), counted(3, running=1)
+    teller = Teller(metrics.registry)
+    totals.take("one", teller.changes())
+    count(metrics, 2)
+    metrics.in_progress.labels("emails").set(0)
+    totals.take("one", over_the_pipe(teller.changes()))
+
+    sums = summed(totals)
+    assert (sums[FINISHED], sums[RUNNING]) == (5, 0)
+
+
+def test_page_is_what_one_process_would_serve() -> None:
+    metrics, totals = counted(3, running=1), Totals()
+    totals.take("one", over_the_pipe(Teller(metrics.registry).changes()))
+    server = totals.serve("127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert families(page) == families_of(metrics.registry)
+
+
+def families(page: str) -> dict[str, tuple[str, str, Sequence[object]]]:
+    return {
+        family.name: (
+            family.type,
+            family.documentation,
+            sorted((s.name, sorted(s.labels.items()), s.value) for s in family.samples),
+        )
+        for family in text_string_to_metric_families(page)
+    }
+
+
+def families_of(registry: CollectorRegistry) -> dict[str, tuple[str, str, Sequence[object]]]:
+    return {
+        family.name: (
+            family.type,
+            family.documentation,
+            sorted(
+                (s.name, sorted(s.labels.items()), s.value)
+                for s in family.samples
+                if not s.name.endswith("_created")
+            ),
+        )
+        for family in registry.collect()
+        if family.samples
+    }
+
+
+def test_total_adds_up_all_labels() -> None:
+    metrics = counted(3, running=2)
+    metrics.finished.labels("orders", "orders.ship", "dead").inc(4)
+
+    assert (total(metrics.finished), total(metrics.in_progress), total(metrics.abandoned)) == (7, 2, 0)
+
+
+# -- the line of a report
+
+
+def test_report_is_read_as_it_was_written() -> None:
+    report = Report(consuming=True, finished=3, running=2, abandoned=1, memory=5_000_000)
+
+    assert Report.read(report.line) == replace(report, metrics=[])
+    assert report.line.count(b"\n") == 1
+
+
+def test_what_a_newer_child_says_besides_is_passed_over() -> None:
+    assert Report.read(json.dumps({"finished": 3, "mood": "good"}).encode()).finished == 3
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"nonsense\n", b"\xff\n"])
+def test_what_is_no_report_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError):
+        Report.read(line)
