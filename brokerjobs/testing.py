@@ -10,6 +10,7 @@
 
 The message goes through everything that a worker does with it: encoding and decoding, validation, middleware,
 hooks, timeout, the retry decision. Only RabbitMQ is missing: what the job sends is recorded, waits are not waited.
+Isolated jobs run here too, so nothing of theirs is killed or bounded.
 A job is a plain function too: `welcome(7)` just calls it.
 """
 
