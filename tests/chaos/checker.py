@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.chaos.causes import Causes
@@ -239,11 +239,21 @@ def _due(job: _Job, hop: int) -> float | None:
 def _repeats(id: str, job: _Job, causes: Causes, report: Report) -> Iterable[Violation]:
     for hop, runs in job.runs.items():
         parents = job.runs.get(hop - 1, []) if hop else []
-        for number, run in enumerate(runs[1:], 1):
-            cause = causes.of_run(run, runs[:number], job.sends, parents)
+        found = [
+            causes.of_run(run, runs[:number], job.sends, parents) for number, run in enumerate(runs) if number
+        ]
+        if parents and not any(run.succeeded is False for run in parents):
+            # Nobody asked for another attempt: a worker copies what comes again, to count how often it has.
+            again, before = replace(runs[0], redelivered=True), job.runs.get(hop - 2, [])
+            found.append(causes.of_run(again, parents, job.sends, before))
+        for cause in found:
             report.repeats[cause or "unexplained"] += 1
             if not cause:
                 yield Violation("unexplained", id, f"hop {hop} ran again: {_story(job)}")
+    yield from _dead_twice(id, job, causes, report)
+
+
+def _dead_twice(id: str, job: _Job, causes: Causes, report: Report) -> Iterable[Violation]:
     for hop, copies in Counter(found.hop for found in job.dead).items():
         parents = job.runs.get(hop - 1, [])
         for _ in range(copies - 1):

@@ -97,6 +97,7 @@ def test_a_clean_history_has_no_violations() -> None:
         pytest.param([send(), Found(id="a", queue="u", place="unrouted")], "unrouted", id="nobody would ever"),
         pytest.param([send(), run(), again()], "unexplained", id="ran twice"),
         pytest.param([send(), run(), run(started=100.4)], "unexplained", id="ran twice, two copies"),
+        pytest.param([send(), run(), run(hop=1, started=100.4)], "unexplained", id="ran again as a copy"),
         pytest.param([send(end="dead"), failed(), dead(), dead()], "unexplained", id="dead twice"),
     ],
 )  # fmt: skip
@@ -148,6 +149,10 @@ def test_a_second_delivery_needs_a_cause_that_fits(
     assert kinds(explained) == []
     assert explained.repeats == {cause: 1}
     assert kinds(checked(send(), first, again(), replace(evidence, **wrong))) == ["unexplained"]
+    # A worker may replace what comes again by a copy, to count how often it has come.
+    copied = again(hop=1, redelivered=False)
+    assert checked(send(), first, copied, evidence).repeats == {cause: 1}
+    assert kinds(checked(send(), first, copied, replace(evidence, **wrong))) == ["unexplained"]
     # A message that the broker has not marked as redelivered is another copy, and needs another cause.
     assert kinds(checked(send(), first, again(redelivered=False), evidence)) == ["unexplained"]
 
