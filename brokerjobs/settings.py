@@ -142,6 +142,12 @@ class Settings(BaseSettings):
     heartbeat: int = Field(
         default=10, ge=2, le=600, description="seconds; a frozen peer is noticed after about three"
     )
+    consumer_timeout: Seconds | None = Field(
+        default=None,
+        ge=0,
+        description="how long RabbitMQ waits for an acknowledgement, where you changed that there; 0 is for ever; "
+        "30 minutes when unset",
+    )
     max_message_size: int = Field(
         default=1024 * 1024,
         ge=1,

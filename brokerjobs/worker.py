@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from brokerjobs import cautions, provision
+from brokerjobs import cautions, long_jobs, provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.guard import Streak
 from brokerjobs.amqp.publisher import Publisher
@@ -247,6 +247,10 @@ class Worker:
     async def _try_session(self) -> Session:
         session = await Session.open(self._settings, f"worker of {self._title}")
         try:
+            if not self._was_connected:
+                for lane in self._lanes:
+                    capabilities = session.connection.capabilities
+                    long_jobs.check(lane.consumer, self._settings, capabilities, self._prefetch(lane))
             await provision.ensure(session.connection, self._consumers, self._settings)
             await self._remote.begin(session)
             if self._strict:
@@ -258,6 +262,7 @@ class Worker:
                     self._prefetch(lane),
                     lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
                     paused=lane.gate.is_paused,
+                    within=long_jobs.acknowledge_within(lane.consumer, self._settings, self._prefetch(lane)),
                 )
         except BaseException:
             await self._leave(session)

@@ -8,8 +8,10 @@ because its tag may by then belong to another message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiormq.exceptions
@@ -18,11 +20,16 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from brokerjobs.amqp import guard
 from brokerjobs.amqp.connection import LOST, Connection, ConnectionLost, deadline, explain_channel_error
 from brokerjobs.amqp.wire import from_pamqp
-from brokerjobs.errors import TopologyMismatch
+from brokerjobs.errors import BrokerJobsError, TopologyMismatch
 from brokerjobs.message import PROBLEMS
 from brokerjobs.settings import Settings
 
 STEP_TIMEOUT = 15.0  # seconds
+LOOK_TIMEOUT = 2.0
+TAKEN_BACK = (
+    "a job was not acknowledged in time (consumer_timeout), and is delivered again: lower its timeout, or raise that "
+    'limit ("Long jobs" in docs/operations.md)'
+)
 
 
 class Delivery:
@@ -109,13 +116,11 @@ class Session:
         self._connection = connection
         self._settings = settings
         self._ended = asyncio.Event()
-        self._channels: dict[str, AbstractChannel] = {}
-        self._tags: dict[str, str] = {}
-        self._starts: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
         self.reason = ""
         self.ended_by: BaseException | None = None
         self._watcher = asyncio.create_task(self._watch_connection())
-        self._watchers: set[asyncio.Future[Any]] = set()
+        self._watchers: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(cls, settings: Settings, role: str) -> Session:
@@ -142,8 +147,8 @@ class Session:
         prefetch: int,
         on_delivery: OnDelivery,
         *,
-        exclusive: bool = False,
         paused: bool = False,
+        within: float | None = None,
     ) -> None:
         """Start consuming.
 
@@ -152,34 +157,27 @@ class Session:
             name: the queue as users say it; deliveries carry it.
             prefetch: unacknowledged deliveries at once.
             on_delivery: takes each delivery in, at once and without waiting.
-            exclusive: refuse, and be refused by, any other consumer of the queue.
             paused: only prepare; `renew` starts.
+            within: seconds until each delivery will be settled, told where RabbitMQ takes it back earlier.
 
         Raises:
             TopologyMismatch: there is no such queue.
             AccessRefused: the user may not read it.
             ConnectionLost: worth another try.
         """
-        channel = await self._connection.channel()
-        self._channels[name] = channel
-        self._watch_channel(channel, queue)
-        channel.on_consumer_cancel_callbacks.add(
-            lambda _: self._end(f"RabbitMQ cancelled the consumer of {queue}: was the queue deleted?")
-        )
 
         async def take(message: DeliveredMessage) -> None:
             on_delivery(Delivery(self, name, message))
 
-        async def start() -> None:
-            consumed = await channel.basic_consume(queue, take, exclusive=exclusive)
-            self._tags[name] = consumed.consumer_tag or ""
-
-        self._starts[name] = start
+        subscription = _Subscription(queue, prefetch, take)
+        if within is not None and self._connection.capabilities.has("consumer_timeout_argument"):
+            subscription.arguments = {"x-consumer-timeout": math.ceil(within * 1000)}
         try:
             async with deadline(STEP_TIMEOUT, f"consume {queue}"):
-                await channel.basic_qos(prefetch_count=prefetch)
+                await self._open_channel(subscription)
+                self._subscriptions[name] = subscription
                 if not paused:
-                    await start()
+                    await self._start(subscription)
         except aiormq.exceptions.ChannelNotFoundEntity:
             raise TopologyMismatch(
                 f"there is no queue {queue!r}: run `brokerjobs topology apply`, or set topology to declare"
@@ -189,8 +187,30 @@ class Session:
         except LOST as error:
             raise ConnectionLost(str(error)) from None
 
+    async def _open_channel(self, subscription: _Subscription) -> None:
+        channel = await self._connection.channel()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._watch(self._cancelled(subscription)))
+        subscription.channel = channel
+        self._watch(self._watch_channel(subscription, channel))
+        await channel.basic_qos(prefetch_count=subscription.prefetch)
+
+    async def _start(self, subscription: _Subscription) -> None:
+        arguments = subscription.arguments
+        try:
+            consumed = await subscription.channel.basic_consume(
+                subscription.queue, subscription.take, arguments=arguments
+            )
+        except aiormq.exceptions.ChannelPreconditionFailed:
+            if not arguments:
+                raise
+            subscription.arguments = {}  # a classic queue: it refuses the argument, and needs none
+            await self._open_channel(subscription)
+            await self._start(subscription)
+        else:
+            subscription.tag, subscription.has_started = consumed.consumer_tag or "", True
+
     def consumes(self, name: str) -> bool:
-        return name in self._tags
+        return bool(self._subscriptions[name].tag)
 
     async def renew(self, name: str) -> None:
         """Consume anew beside what is held unsettled: a new consumer may hold another prefetch of messages.
@@ -201,17 +221,21 @@ class Session:
         await self.cancel(name)
         try:
             async with deadline(STEP_TIMEOUT, f"consume {name} again"):
-                await self._starts[name]()
+                await self._start(self._subscriptions[name])
         except LOST as error:
+            self._end(f"{self._subscriptions[name].queue} cannot be consumed again: {error}")
             raise ConnectionLost(str(error)) from None
 
     async def cancel(self, name: str) -> None:
         """Stop deliveries of one queue; what has arrived can still be settled."""
-        tag, channel = self._tags.pop(name, ""), self._channels.get(name)
-        if tag and channel is not None and not self.has_ended:
+        subscription = self._subscriptions.get(name)
+        if subscription is None or not subscription.tag:
+            return
+        tag, subscription.tag = subscription.tag, ""
+        if not self.has_ended:
             with suppress(*LOST):
                 async with deadline(STEP_TIMEOUT, f"cancel the consumer of {name}"):
-                    await channel.basic_cancel(tag)
+                    await subscription.channel.basic_cancel(tag)
 
     async def ready(self, name: str, queue: str) -> int:
         """How many messages wait in the queue; every delivery that the broker sent before has arrived by then.
@@ -219,7 +243,7 @@ class Session:
         Asked on the consumer's own channel, because only there does the answer come after the deliveries.
         """
         async with deadline(STEP_TIMEOUT, f"look for {queue}"):
-            found = await self._channels[name].queue_declare(queue, passive=True)
+            found = await self._subscriptions[name].channel.queue_declare(queue, passive=True)
         return found.message_count or 0
 
     def end(self, reason: str) -> None:
@@ -244,16 +268,48 @@ class Session:
         finally:  # the client may also end its future by cancelling it
             self._end("the connection was lost")
 
-    def _watch_channel(self, channel: AbstractChannel, queue: str) -> None:
-        closing = asyncio.ensure_future(_closed(channel))
-        self._watchers.add(closing)
+    def _watch(self, watch: Coroutine[Any, Any, None]) -> None:
+        watching = asyncio.ensure_future(watch)
+        self._watchers.add(watching)
+        watching.add_done_callback(self._watchers.discard)
 
-        def over(task: asyncio.Future[str]) -> None:
-            self._watchers.discard(closing)
-            if not task.cancelled():
-                self._end(f"the channel of {queue} closed: {task.result()}")
+    async def _watch_channel(self, subscription: _Subscription, channel: AbstractChannel) -> None:
+        why = await _closed(channel)
+        if subscription.has_started:  # else whoever starts it is told
+            self._end(f"the channel of {subscription.queue} closed: {_explain(why)}")
 
-        closing.add_done_callback(over)
+    async def _cancelled(self, subscription: _Subscription) -> None:
+        """The broker does not say why; what has become of the queue tells."""
+        queue = subscription.queue
+        try:
+            async with (
+                self._connection.scratch_channel() as channel,
+                deadline(LOOK_TIMEOUT, f"look for {queue}"),
+            ):
+                await channel.queue_declare(queue, passive=True)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            self._end(f"RabbitMQ cancelled the consumer of {queue}: the queue was deleted")
+        except (*LOST, BrokerJobsError):
+            self._end(f"RabbitMQ cancelled the consumer of {queue}")
+        else:
+            self._end(f"RabbitMQ cancelled the consumer of {queue}, which is still there: {TAKEN_BACK}")
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    """A queue that is consumed, or shall be: then its `tag` is empty."""
+
+    queue: str
+    prefetch: int
+    take: Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    channel: AbstractChannel = field(init=False)
+    tag: str = ""
+    has_started: bool = False
+
+
+def _explain(why: str) -> str:
+    return f"{TAKEN_BACK} ({why})" if "delivery acknowledgement" in why else why
 
 
 async def _closed(channel: AbstractChannel) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from brokerjobs import (
     BrokerUnreachable,
@@ -20,6 +21,7 @@ from brokerjobs import (
     current_job,
 )
 from brokerjobs import settings as settings_module
+from brokerjobs.amqp.properties import ContentHeader, read_content_header
 from brokerjobs.amqp.session import Session
 from brokerjobs.client import Client
 from brokerjobs.errors import NotConsuming
@@ -464,10 +466,19 @@ async def test_message_that_ends_every_session_makes_no_hot_loop(
         opened.append(asyncio.get_running_loop().time())
         return await open_session(settings, role)
 
-    monkeypatch.setattr(Session, "open", noted)
-    await start_worker(consumer)
-    # A time that Python's clients cannot represent: aio-pika gives up the connection that brings it.
-    amqp.publish(url, "emails.welcome", b"{}", timestamp=10**15)
+    def overlooked(data: bytes) -> ContentHeader:
+        if b"odd one" in data:
+            raise OverflowError("a kind of message that nobody has thought of")
+        return read_content_header(data)
 
-    await eventually_async(lambda: len(opened) >= 6)
+    monkeypatch.setattr(Session, "open", noted)
+    with capture_logs() as lines:
+        await start_worker(consumer)
+        monkeypatch.setattr("brokerjobs.amqp.guard.read_content_header", overlooked)
+        amqp.publish(url, "emails.welcome", b"{}", message_id="odd one")
+
+        await eventually_async(lambda: len(opened) >= 6)
     assert opened[5] - opened[1] >= 0.5 * (0.2 + 0.4 + 0.8)
+    told = next(line for line in lines if line["event"] == "queue held up")
+    assert (told["queues"], told["sessions"]) == ("emails", 3)
+    assert "nobody has thought of" in told["error"]
