@@ -21,6 +21,7 @@ from brokerjobs.totals import Totals
 from tests.waiting import eventually_async
 
 JOBS = ("brokerjobs_jobs_finished", "counter", "Jobs.", [("brokerjobs_jobs_finished_total", (), 7.0)])
+SLOTS = ("brokerjobs_worker_slots", "gauge", "Slots.", [("brokerjobs_worker_slots", (), 10.0)])
 
 
 class FakeChild:
@@ -539,10 +540,12 @@ async def test_restarts_are_counted_and_counts_outlive_children(nursery: Nursery
     async with running(nursery.supervisor(totals=totals)):
         assert restarts(totals) == dict.fromkeys(RESTART_REASONS, 0)
         child = await nursery.child(0)
-        child.say(metrics=[JOBS])
+        child.say(metrics=[JOBS, SLOTS])
         child.end(1)
         child = await nursery.child(1)
-        child.say(metrics=[JOBS])
+        child.say(metrics=[JOBS, SLOTS])
+        await settled()
+        assert [s.value for s in samples(totals.collect()) if "slots" in s.name] == [10]
         child.end(-signal.SIGKILL)
         await nursery.child(2)
         assert restarts(totals) == {**dict.fromkeys(RESTART_REASONS, 0), "exit": 1, "signal": 1}
