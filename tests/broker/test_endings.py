@@ -82,10 +82,11 @@ def own_node(node: PrivateNode) -> Iterator[PrivateNode]:
     """A node to freeze, of the same version as `node`."""
     with PrivateNode(node.installation) as own:
         yield own
-        own.resume()
+        if own.is_running:
+            own.resume()
 
 
-async def test_a_worker_ends_in_time_while_its_broker_is_frozen(own_node: PrivateNode) -> None:
+async def test_a_worker_ends_in_time_while_its_broker_is_frozen_or_gone(own_node: PrivateNode) -> None:
     settings = settings_module.load(url=own_node.url, drain_timeout=0.5, publish_timeout=1.0)
     consumers = [Consumer(name) for name in ("one", "two", "three")]
     started, finish = asyncio.Event(), asyncio.Event()
@@ -108,6 +109,21 @@ async def test_a_worker_ends_in_time_while_its_broker_is_frozen(own_node: Privat
     assert time.monotonic() - began < 10.5
     assert leftovers() == []
     assert open_ports(own_node) == []
+
+    own_node.resume()
+    started.clear()
+    worker = Worker(consumers, settings.model_copy(update={"drain_timeout": 30.0}))
+    running = await begin(worker)
+    await asyncio.wait_for(started.wait(), 45)  # the job that was given back
+    own_node.kill()
+    await eventually_async(lambda: not worker._connected.is_set())
+    worker.stop()  # while it tries to connect
+    finish.set()  # and while the job runs
+
+    assert (
+        await asyncio.wait_for(running, 20)
+    ).returned == 0  # it ended; that nobody could be told is in the log
+    assert leftovers() == []
 
 
 @pytest.mark.parametrize("topology", ["declare", "check", "none"])
