@@ -119,7 +119,9 @@ async def cancellations(
     """
     token, next_offset = uuid.uuid4().hex, since
     found: list[Body] = []
-    arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+    arrived: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+    lost = asyncio.create_task(connection.wait_closed())
+    lost.add_done_callback(lambda _: arrived.put_nowait(None))
     try:
         async with connection.scratch_channel() as channel, deadline(REPLAY_TIMEOUT, "read cancellations"):
             await publisher.publish(
@@ -131,6 +133,8 @@ async def cancellations(
             )
             while True:
                 message = await arrived.get()
+                if message is None:
+                    raise ConnectionLost("the connection was lost")
                 await channel.basic_ack(message.delivery.delivery_tag or 0, wait=False)  # type: ignore[union-attr]
                 headers = message.header.properties.headers or {}
                 offset = headers.get("x-stream-offset")
@@ -145,9 +149,11 @@ async def cancellations(
         ) from None
     except LOST as error:
         raise ConnectionLost(str(error)) from None
+    finally:
+        lost.cancel()
 
 
-def _put_into(arrived: asyncio.Queue[DeliveredMessage]) -> Any:
+def _put_into(arrived: asyncio.Queue[DeliveredMessage | None]) -> Any:
     async def take(message: DeliveredMessage) -> None:
         arrived.put_nowait(message)
 
