@@ -2,7 +2,7 @@
 
     python -m tests.chaos.handover [VERSION]
 
-Two workers, default settings; whoever runs the job is hit. Prints one line of JSON with seconds.
+Two workers, default heartbeat; whoever runs the job is hit. Prints one line of JSON with seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.waiting import eventually
 KILLS, FREEZES = 10, 3
 REST = 60.0  # seconds that a job takes: longer than it takes to notice a frozen worker
 PATIENCE = 60.0
+SLOTS = "50"  # so that jobs of earlier trials, which go on, stand in no job's way
 
 
 def measure(version: str) -> dict[str, object]:
@@ -36,7 +37,7 @@ def measure(version: str) -> dict[str, object]:
         PrivateNode(fetch(version, default_cache())) as node,
         Client(node.url) as client,
     ):
-        ledger, fleet = Ledger(Path(folder)), Fleet(Path(folder), environment())
+        ledger, fleet = Ledger(Path(folder)), Fleet(Path(folder), environment(BROKERJOBS_CONCURRENCY=SLOTS))
         try:
             for name in "worker-a", "worker-b":
                 command = ("-m", "brokerjobs", "consume", "swift")
