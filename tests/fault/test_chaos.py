@@ -14,6 +14,7 @@ FAULTS = ("worker-kill", "connections-closed", "failpoint-exit", "reset", "broke
 
 
 @pytest.mark.broker
+@pytest.mark.timeout(300)  # half a minute on a machine of one's own
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nothing_is_lost_or_repeated_without_a_cause(version: str, tmp_path: Path) -> None:
     plan = Plan(
