@@ -30,6 +30,8 @@ from brokerjobs.transport import AsyncPublisher, Publication
 
 STEP_TIMEOUT = 15.0  # seconds
 REPLAY_TIMEOUT = 60.0  # seconds to read the stream of cancellations
+MARK_TIMEOUT = 5.0  # seconds
+QUIET = 0.5  # seconds without a message, where no mark tells the end
 WINDOW = 500  # messages of the stream at once
 
 Body = dict[str, Any]
@@ -103,6 +105,8 @@ async def cancellations(
 ) -> tuple[list[Body], int]:
     """All cancellations in the stream, from an offset on, up to a mark that is published now.
 
+    Where the mark cannot be published, as during a memory alarm, the stream is read until nothing more comes.
+
     Args:
         connection: to read with.
         names: of the stream.
@@ -115,34 +119,22 @@ async def cancellations(
 
     Raises:
         AccessRefused, TopologyMismatch: they cannot be read.
-        PublishRefused, PublishUnknown, ConnectionLost: worth another try.
+        ConnectionLost: worth another try.
     """
-    token, next_offset = uuid.uuid4().hex, since
-    found: list[Body] = []
+    token = uuid.uuid4().hex
     arrived: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
     lost = asyncio.create_task(connection.wait_closed())
     lost.add_done_callback(lambda _: arrived.put_nowait(None))
+    mark = Publication(names.control, MARK, note(MARK, {"mark": token}))
+    marking = asyncio.create_task(publisher.publish(mark, timeout=MARK_TIMEOUT))
+    marking.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         async with connection.scratch_channel() as channel, deadline(REPLAY_TIMEOUT, "read cancellations"):
-            await publisher.publish(
-                Publication(names.control, MARK, note(MARK, {"mark": token})), timeout=STEP_TIMEOUT
-            )
             await channel.basic_qos(prefetch_count=WINDOW)
             await channel.basic_consume(
                 names.cancelled, _put_into(arrived), arguments={"x-stream-offset": since}
             )
-            while True:
-                message = await arrived.get()
-                if message is None:
-                    raise ConnectionLost("the connection was lost")
-                await channel.basic_ack(message.delivery.delivery_tag or 0, wait=False)  # type: ignore[union-attr]
-                headers = message.header.properties.headers or {}
-                offset = headers.get("x-stream-offset")
-                next_offset = offset + 1 if isinstance(offset, int) else next_offset
-                body = _body(message.body)
-                if body.get("mark") == token:
-                    return found, next_offset
-                found.append(body)
+            return await _read(channel, arrived, marking, token, since)
     except aiormq.exceptions.ChannelNotFoundEntity:
         raise TopologyMismatch(
             f"there is no stream {names.cancelled!r}: run `brokerjobs topology apply`"
@@ -151,6 +143,34 @@ async def cancellations(
         raise ConnectionLost(str(error)) from None
     finally:
         lost.cancel()
+        marking.cancel()
+
+
+async def _read(
+    channel: AbstractChannel,
+    arrived: asyncio.Queue[DeliveredMessage | None],
+    marking: asyncio.Task[None],
+    token: str,
+    next_offset: int,
+) -> tuple[list[Body], int]:
+    found: list[Body] = []
+    while True:
+        try:
+            async with asyncio.timeout(QUIET):
+                message = await arrived.get()
+        except TimeoutError:
+            if marking.done() and marking.exception() is not None:
+                return found, next_offset
+            continue
+        if message is None:
+            raise ConnectionLost("the connection was lost")
+        await channel.basic_ack(message.delivery.delivery_tag or 0, wait=False)  # type: ignore[union-attr]
+        offset = (message.header.properties.headers or {}).get("x-stream-offset")
+        next_offset = offset + 1 if isinstance(offset, int) else next_offset
+        body = _body(message.body)
+        if body.get("mark") == token:
+            return found, next_offset
+        found.append(body)
 
 
 def _put_into(arrived: asyncio.Queue[DeliveredMessage | None]) -> Any:

@@ -86,7 +86,9 @@ def own_node(node: PrivateNode) -> Iterator[PrivateNode]:
             own.resume()
 
 
-async def test_a_worker_ends_in_time_while_its_broker_is_frozen_or_gone(own_node: PrivateNode) -> None:
+async def test_a_worker_begins_during_an_alarm_and_ends_in_time_while_its_broker_is_frozen_or_gone(
+    own_node: PrivateNode,
+) -> None:
     settings = settings_module.load(url=own_node.url, drain_timeout=0.5, publish_timeout=1.0)
     consumers = [Consumer(name) for name in ("one", "two", "three")]
     started, finish = asyncio.Event(), asyncio.Event()
@@ -96,11 +98,14 @@ async def test_a_worker_ends_in_time_while_its_broker_is_frozen_or_gone(own_node
         started.set()
         await finish.wait()
 
+    async with Client(settings=settings) as client:
+        await Worker(consumers, settings, burst=True).run()  # declares the queues
+        await client.asend("one.job")
+    own_node.ctl("set_vm_memory_high_watermark", "absolute", "1")  # whoever publishes is blocked
     worker = Worker(consumers, settings)
     running = await begin(worker)
-    async with Client(settings=settings) as client:
-        await client.asend("one.job")
     await asyncio.wait_for(started.wait(), 20)
+    own_node.ctl("set_vm_memory_high_watermark", "0.6")
     own_node.pause()
     worker.stop()
 
