@@ -173,7 +173,9 @@ def failpoint_reached(deed: str, scene: Scene) -> Course:
     gap = GAPS[scene.turn(f"failpoint-{deed}") % len(GAPS)]
     member = scene.stage.fleet.members[scene.rng.choice(scene.stage.victims("entry"))]
     path = failpoint(scene.stage.folder, member.title)
-    path.write_text(f"{gap} {deed}")
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text(f"{gap} {deed}")
+    draft.rename(path)  # nobody reads half of it
     with suppress(AssertionError):
         eventually(lambda: not path.exists(), timeout=REACHED)
     with suppress(FileNotFoundError):
