@@ -81,10 +81,16 @@ class Fleet:
         """Wait until every worker consumes."""
         workers = [member for member in self.members.values() if member.name.startswith("worker")]
         eventually(
-            lambda: all('"event": "consuming"' in self.log(worker) for worker in workers),
+            lambda: all(
+                self._is_alive(worker) and '"event": "consuming"' in self.log(worker) for worker in workers
+            ),
             timeout=timeout,
             what="all workers consume",
         )
+
+    def _is_alive(self, member: Member) -> bool:
+        with self._lock:
+            return member.process is not None and member.process.poll() is None
 
     def kill(self, name: str) -> None:
         """SIGKILL to the process alone, not to its children; it is started again."""
