@@ -79,7 +79,8 @@ class Causes:
         return "broker fault" if self._shaken(since, at, "echo") else ""
 
     def _delivered_again(self, earlier: Run, again: Run) -> str:
-        if not again.redelivered:
+        # A worker may replace what comes again by a copy, to count how often it has come.
+        if not again.redelivered and again.hop <= earlier.hop:
             return ""
         window = earlier.started - SLACK, again.started + SLACK
         if self._died(earlier, (window[0], window[1] + SEEN)):

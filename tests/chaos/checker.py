@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.causes import Causes
@@ -97,7 +97,7 @@ class Report:
 
 @dataclass(slots=True)
 class _Job:
-    """All that is known of one id."""
+    """All that is known of one id; its runs by attempt, however often their message was copied."""
 
     sends: list[Send] = field(default_factory=list)
     runs: dict[int, list[Run]] = field(default_factory=lambda: defaultdict(list))
@@ -161,7 +161,7 @@ def _by_id(history: History) -> dict[str, _Job]:
     for send in history.sends:
         jobs[send.id].sends.append(send)
     for run in sorted(history.runs, key=lambda run: run.started):
-        jobs[run.id].runs[run.hop].append(run)
+        jobs[run.id].runs[run.attempt].append(run)
     for found in history.found:
         jobs[found.id].found.append(found)
     return jobs
@@ -210,57 +210,48 @@ def _is_excused(job: _Job, history: History) -> bool:
 
 
 def _attempts(id: str, job: _Job, most: int) -> Iterable[Violation]:
-    highest = max((run.attempt for runs in job.runs.values() for run in runs), default=0)
+    highest = max(job.runs, default=0)
     if highest > most:
         yield Violation("attempts", id, f"attempt {highest} of {most}")
 
 
 def _delays(id: str, job: _Job, lateness: list[float]) -> Iterable[Violation]:
-    for hop, runs in job.runs.items():
-        due = _due(job, hop)
+    for attempt, runs in job.runs.items():
+        due = _due(job, attempt)
         if due is None:
             continue
         first = min(run.started for run in runs)
         if first < due - EARLY:
-            yield Violation("early", id, f"hop {hop} began {due - first:.3f} s before it was due")
+            yield Violation(
+                "early", id, f"attempt {attempt} began {due - first:.3f} s before it was due: {_story(job)}"
+            )
         else:
             lateness.append(first - due)
 
 
-def _due(job: _Job, hop: int) -> float | None:
-    """When a message of this hop may run at the earliest; None when nobody asked for a wait."""
-    if hop == 0:
+def _due(job: _Job, attempt: int) -> float | None:
+    """When an attempt may begin at the earliest; None when nobody asked for a wait."""
+    if attempt == 1:
         delayed = [send.invoked + send.delay for send in job.sends if send.delay]
         return min(delayed, default=None)
-    ends = [run.finished + run.again_in for run in job.runs.get(hop - 1, ()) if run.finished != NEVER]
+    ends = [run.finished + run.again_in for run in job.runs.get(attempt - 1, ()) if run.finished != NEVER]
     return min(ends, default=None)
 
 
 def _repeats(id: str, job: _Job, causes: Causes, report: Report) -> Iterable[Violation]:
-    for hop, runs in job.runs.items():
-        parents = job.runs.get(hop - 1, []) if hop else []
-        found = [
-            causes.of_run(run, runs[:number], job.sends, parents) for number, run in enumerate(runs) if number
-        ]
-        if parents and not any(run.succeeded is False for run in parents):
-            # Nobody asked for another attempt: a worker copies what comes again, to count how often it has.
-            again, before = replace(runs[0], redelivered=True), job.runs.get(hop - 2, [])
-            found.append(causes.of_run(again, parents, job.sends, before))
-        for cause in found:
+    for attempt, runs in job.runs.items():
+        parents = job.runs.get(attempt - 1, [])
+        for number, run in enumerate(runs[1:], 1):
+            cause = causes.of_run(run, runs[:number], job.sends, parents)
             report.repeats[cause or "unexplained"] += 1
             if not cause:
-                yield Violation("unexplained", id, f"hop {hop} ran again: {_story(job)}")
-    yield from _dead_twice(id, job, causes, report)
-
-
-def _dead_twice(id: str, job: _Job, causes: Causes, report: Report) -> Iterable[Violation]:
-    for hop, copies in Counter(found.hop for found in job.dead).items():
-        parents = job.runs.get(hop - 1, [])
-        for _ in range(copies - 1):
-            cause = causes.of_copy(NEVER, job.sends, parents)
-            report.repeats[cause or "unexplained"] += 1
-            if not cause:
-                yield Violation("unexplained", id, f"it is dead {copies} times: {_story(job)}")
+                yield Violation("unexplained", id, f"attempt {attempt} ran again: {_story(job)}")
+    parents = job.runs.get(max(job.runs, default=0), [])
+    for _ in job.dead[1:]:
+        cause = causes.of_copy(NEVER, job.sends, parents)
+        report.repeats[cause or "unexplained"] += 1
+        if not cause:
+            yield Violation("unexplained", id, f"it is dead more than once: {_story(job)}")
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

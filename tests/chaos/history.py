@@ -44,7 +44,7 @@ class Run:
     """One run of a job's function.
 
     Args:
-        hop: how often the message had been copied: with the id it tells one message from its next attempt.
+        hop: how often the message had been copied: for its next attempt, or to count what comes again.
         worker: the command that was started, all processes of it.
         pid: the process of it.
         finished: NEVER when the process died before.

@@ -40,5 +40,5 @@ def draw(rng: random.Random) -> Order:
     fails = rng.choices((0, 1, 2, MAX_ATTEMPTS, -1), (88, 6, 3, 2, 1))[0]
     rest = rng.choice((0.05, 0.2, 1.0)) if rng.random() < 0.04 else 0.0
     options = job.options(priority=rng.randrange(10), delay=delay or None)
-    message = options.message(fails=fails, later=rng.random() < 0.02, rest=rest)
+    message = options.message(fails=fails, rest=rest)
     return Order(message, queue, "done" if 0 <= fails < MAX_ATTEMPTS else "dead", delay)

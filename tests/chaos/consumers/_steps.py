@@ -7,12 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from brokerjobs import Reject, Retry, RetryLater, current_job
+from brokerjobs import Reject, Retry, current_job
 from tests.chaos import journal
 
 DELAYS = (0.25, 0.5, 1.0)  # seconds
 MAX_ATTEMPTS = len(DELAYS) + 1
-LATER = 0.5
 RETRY = Retry(delays=DELAYS)
 
 _namespace = os.environ.get("BROKERJOBS_NAMESPACE", "")
@@ -27,12 +26,11 @@ class Planned(Exception):
 
 
 @contextmanager
-def step(fails: int, later: bool = False) -> Iterator[int]:
+def step(fails: int) -> Iterator[int]:
     """One run of a job; gives its attempt.
 
     Args:
         fails: how many attempts fail; -1 rejects at once.
-        later: the first run asks to run again without spending an attempt.
     """
     context = current_job()
     hop, attempt = context.message.hop, context.attempt
@@ -43,9 +41,6 @@ def step(fails: int, later: bool = False) -> Iterator[int]:
     except BaseException:  # cancelled: it outran its timeout, or the worker ends
         _end(number, succeeded=False)
         raise
-    if later and hop == 0:
-        _end(number, succeeded=False, again_in=LATER)
-        raise RetryLater(LATER)
     if fails < 0:
         _end(number, succeeded=False)
         raise Reject("as planned")

@@ -11,6 +11,6 @@ consumer = Consumer("steady", retry=RETRY)
 
 
 @consumer.job()
-def go(fails: int = 0, later: bool = False, rest: float = 0.0) -> None:
-    with step(fails, later):
+def go(fails: int = 0, rest: float = 0.0) -> None:
+    with step(fails):
         time.sleep(rest)  # noqa: TID251  (this is the work)
