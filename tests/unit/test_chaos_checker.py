@@ -177,7 +177,8 @@ def test_a_second_delivery_needs_a_cause_that_fits(
                      [send(), failed(finished=100.3), run(hop=1, attempt=2, started=112.0),
                       again(hop=1, attempt=2, started=113.0), fault("echo")],
                      [send(), failed(finished=100.3), run(hop=1, attempt=2, started=112.0),
-                      again(hop=1, attempt=2, started=113.0), fault("echo", began=116.0, ended=117.0)], id="in the levels"),
+                      again(hop=1, attempt=2, started=113.0),
+                      fault("echo", began=116.0, ended=117.0)], id="in the levels"),
     ],
 )  # fmt: skip
 def test_a_second_copy_needs_a_cause_that_fits(
