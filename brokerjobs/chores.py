@@ -67,7 +67,7 @@ class Chores:
         """Stop the worker once all its queues are empty and nothing runs."""
 
         async def once() -> None:
-            lanes = [lane for lane in self._lanes if not lane.gate.is_paused]
+            lanes = [lane for lane in self._lanes if not lane.gate.is_shut]
             ready = [await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in lanes]
             if not any(ready) and all(lane.is_idle for lane in self._lanes):
                 log.info("all queues are empty")
@@ -80,10 +80,10 @@ class Chores:
         with suppress(ConnectionLost):
             while True:
                 lane.gate.changed.clear()
-                if lane.gate.is_paused and session.consumes(lane.queue):
+                if lane.gate.is_shut and session.consumes(lane.queue):
                     await session.cancel(lane.queue)
                     await lane.return_inbox()
-                elif not lane.gate.is_paused and not session.consumes(lane.queue):
+                elif not lane.gate.is_shut and not session.consumes(lane.queue):
                     await session.renew(lane.queue)
                 await lane.gate.changed.wait()
 

@@ -71,7 +71,7 @@ async def pause(settings: Settings, queue: str, why: str = "") -> None:
 
     Raises:
         UnknownQueue: there is no such queue.
-        AccessRefused, BrokerUnreachable, ConfigurationError: it is not paused.
+        AccessRefused, BrokerUnreachable, ConfigurationError: it may be paused or not; do it again.
     """
     names = Names(settings.namespace)
     told = f"{why or 'no reason given'} ({getpass.getuser()} on {socket.gethostname()})"
@@ -155,7 +155,7 @@ def _state(body: Body) -> WorkerState | None:
             paused={str(queue): dict(whys) for queue, whys in body["paused"].items()},
             running=tuple(sorted(map(_running, body["running"]), key=lambda job: job.began)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 

@@ -11,6 +11,7 @@ from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
 
+SHORT_REST = 60.0  # seconds
 BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
 
 
@@ -38,6 +39,16 @@ class Gate:
     @property
     def is_paused(self) -> bool:
         return bool(self._pauses)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the worker stops consuming too: what it holds would only grow old. A short rest keeps it."""
+        return any(who != BREAKER or not self._rests_shortly for who in self._pauses)
+
+    @property
+    def _rests_shortly(self) -> bool:
+        breaker = self._circuit.breaker
+        return breaker is not None and breaker.rest_seconds <= SHORT_REST
 
     @property
     def lets_start(self) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -137,6 +138,8 @@ class Lane:
         for task, run in list(self._tasks.items()):
             if run is None or run.message.id != id or run.settling is not None:
                 continue
+            if not self.is_cancelled(run.message, lambda run=run: _sent_at(run)):  # type: ignore[misc]
+                continue
             run.cancellation.asked = True
             job = self.consumer.find(run.message)
             stopped = job is not None and job.can_be_stopped
@@ -166,12 +169,15 @@ class Lane:
     def _recognise(self, delivery: Delivery) -> bool:
         """Adopt or absorb a message whose run is known here."""
         try:
-            if not delivery.properties.get("message_id"):
+            properties = delivery.properties
+            if not properties.get("message_id"):
                 return False  # its id would be minted anew each time
-            message = decode(delivery.properties, delivery.body, routing_key=delivery.routing_key)
+            message = decode(properties, delivery.body, routing_key=delivery.routing_key)
         except Exception:  # a dead letter by the ordinary way
             return False
-        known = identity(message)
+        return self._is_known(delivery, message, identity(message, properties.get("timestamp")))
+
+    def _is_known(self, delivery: Delivery, message: Message, known: Identity) -> bool:
         fields = {"queue": self.queue, "job": message.job, "id": message.id, "attempt": message.attempt}
         if (owed := self._runs.owed(known)) is not None:
             self._metrics.recognised.labels(self.queue, "absorbed").inc()
@@ -204,6 +210,7 @@ class Lane:
         now = time.monotonic()
         while self._inbox and now - self._inbox[0][0] >= older_than:
             _, delivery = self._inbox.popleft()
+            self._runs.give_back(_identity(delivery))
             try:
                 await delivery.requeue()
             except ConnectionLost:
@@ -261,18 +268,30 @@ class Lane:
             await run.settling
         else:
             # An id that is minted anew with each delivery recognises nothing.
-            known = identity(message) if properties.get("message_id") else None
+            known = identity(message, properties.get("timestamp")) if properties.get("message_id") else None
+            # Another worker has counted what came back to it, and this one has run it, or still does.
+            if message.redeliveries and known is not None and self._is_known(delivery, message, known):
+                return
             run = self._begin(delivery, message, known)
             came_back = delivery.redelivered and not self._runs.was_given_back(known)
             verdict = judge(message, redelivered=came_back)
-            if verdict is Verdict.COUNT:
-                log.info("redelivery counted", queue=self.queue, job=message.job, id=message.id)
-                with self._tally.counting():
-                    await self._settle_only(run, COUNTED)
-            else:
-                if message.redeliveries:
-                    await self._tally.complete()
-                await self._execute(run, suspect=verdict is Verdict.ISOLATE)
+            if verdict is Verdict.COUNT and await self._count(run):
+                return
+            await self._execute(run, suspect=verdict is not Verdict.RUN)
+
+    async def _count(self, run: Run) -> bool:
+        """Replace what came back by a copy that says so; False where that cannot be published: no reason to hold it."""
+        with self._tally.counting():
+            try:
+                await self._settlement.follow_up(run.message, COUNTED, self.queue)
+            except BrokerJobsError:
+                return not run.delivery.is_live  # then the broker delivers it again
+            log.info("redelivery counted", queue=self.queue, job=run.message.job, id=run.message.id)
+            with suppress(
+                ConnectionLost
+            ):  # the copy is recognised by what it is, so nothing is remembered here
+                await self._settlement.settle(run.delivery, FOLLOWED_UP)
+            return True
 
     def _begin(self, delivery: Delivery, message: Message, known: Identity | None = None) -> Run:
         run = Run(delivery, message, known)
@@ -309,6 +328,8 @@ class Lane:
         if self.is_cancelled(run.message, lambda: _sent_at(run)):
             return CANCELLED
         try:
+            if run.message.redeliveries:
+                await self._tally.complete()
             outcome = await self._executor.execute(
                 run.message,
                 redelivered=run.delivery.redelivered or run.message.redeliveries > 0,
@@ -340,7 +361,7 @@ class Lane:
                 owed = FOLLOWED_UP
                 self._runs.owe(run, owed)
             else:
-                self._runs.give_back(run)
+                self._runs.give_back(run.identity)
             await self._settlement.settle(run.delivery, outcome)
         except ConnectionLost as error:
             if not isinstance(outcome, Released):
@@ -388,6 +409,18 @@ def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome
         return message, DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
     message = Message(job=OTHER, routing_key=delivery.routing_key, body=delivery.body)
     return message, DeadLettered(reason="undecodable", failure=Failure.of(error))
+
+
+def _identity(delivery: Delivery) -> Identity | None:
+    """Of a delivery that has not been looked at; None where it cannot be recognised."""
+    try:
+        properties = delivery.properties
+        if not properties.get("message_id"):
+            return None
+        message = decode(properties, delivery.body, routing_key=delivery.routing_key)
+    except Exception:  # a dead letter when it starts
+        return None
+    return identity(message, properties.get("timestamp"))
 
 
 def _sent_at(run: Run) -> float:

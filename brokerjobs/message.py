@@ -134,9 +134,8 @@ class Message:
     def copy(self, marks: Mapping[str, str] | None = None, **changes: Any) -> Message:
         """The message as we publish it again: one hop further, under its own id, name and first routing key."""
         all_marks = {**self.marks, **(marks or {}), "key": self.routing_key}
-        return replace(
-            self, hop=self.hop + 1, marks=all_marks, copied_from=self.user_id, user_id="", **changes
-        )
+        changes = {"hop": self.hop + 1, **changes}
+        return replace(self, marks=all_marks, copied_from=self.user_id, user_id="", **changes)
 
     def properties(self) -> Properties:
         """The AMQP properties; absent ones are left out."""

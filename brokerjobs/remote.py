@@ -10,24 +10,27 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from brokerjobs.amqp import control, pauses
-from brokerjobs.amqp.connection import LOST, ConnectionLost
+from brokerjobs.amqp.connection import LOST
 from brokerjobs.amqp.control import Body, Command, note
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import history
-from brokerjobs.errors import AccessRefused, BrokerJobsError, TopologyMismatch
+from brokerjobs.errors import AccessRefused, BrokerJobsError
 from brokerjobs.lane import Lane
 from brokerjobs.logs import log
-from brokerjobs.message import Message
+from brokerjobs.message import SHORT_LIMIT, Message
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
 
 OPERATOR = "operator"  # who pauses a queue by `brokerjobs pause`
+REMEMBERED = 100_000  # cancellations
+MOST_ANSWERS = 100  # at once; a flood of questions must not hold up retries
 REPLY_TIMEOUT = 5.0  # seconds; who asked does not wait longer
 
 
@@ -39,8 +42,10 @@ class Cancellations:
 
     def add(self, body: Body) -> None:
         id, at = body.get("id"), body.get("at")
-        if isinstance(id, str) and isinstance(at, int):
-            self._at[id] = max(at, self._at.get(id, 0))
+        if isinstance(id, str) and isinstance(at, int) and len(id) <= SHORT_LIMIT:
+            self._at[id] = max(at, self._at.pop(id, 0))
+            if len(self._at) > REMEMBERED:
+                del self._at[next(iter(self._at))]
 
     def cover(self, message: Message, sent_at: Callable[[], float]) -> bool:
         """Whether the message was sent, or replayed, before its id was cancelled.
@@ -72,6 +77,7 @@ class Remote:
         self._publisher = publisher
         self._since = time.time()
         self._next_offset = 0
+        self._told: Counter[str] = Counter()
         self._answers: set[asyncio.Task[None]] = set()
         self._cancellations = Cancellations()
         for lane in lanes:
@@ -91,10 +97,9 @@ class Remote:
             )
             for body in found:
                 self._cancellations.add(body)
-        except ConnectionLost:
-            self._next_offset = 0  # a stream that was made anew begins at 0 again
-            raise
-        except (AccessRefused, TopologyMismatch) as error:
+                for lane in self._lanes:  # it went on while nobody could tell it
+                    lane.cancel(str(body.get("id")))
+        except BrokerJobsError as error:
             log.warning(
                 "no remote control", error=str(error), hint="pause, cancel and workers will not reach it"
             )
@@ -103,10 +108,13 @@ class Remote:
     async def look_for_pauses(self, session: Session) -> None:
         """Pause and resume as the marks in the broker say."""
         for lane in self._lanes:
+            told = self._told[lane.queue]
             try:
                 why = await pauses.reason(session.connection, self._names, lane.queue)
             except AccessRefused:
                 continue  # the user may not look there; said above
+            if told != self._told[lane.queue]:
+                continue  # a command came meanwhile, and knows better
             if why is None:
                 lane.gate.resume(OPERATOR)
             else:
@@ -126,11 +134,13 @@ class Remote:
     def _pause(self, body: Body) -> None:
         for lane in self._lanes:
             if lane.queue == body.get("queue"):
+                self._told[lane.queue] += 1
                 lane.gate.pause(OPERATOR, str(body.get("why") or "an operator paused it"))
 
     def _resume(self, body: Body) -> None:
         for lane in self._lanes:
             if lane.queue == body.get("queue"):
+                self._told[lane.queue] += 1
                 lane.gate.resume(OPERATOR)
 
     def _cancel(self, command: Command) -> None:
@@ -153,7 +163,7 @@ class Remote:
         }
 
     def _answer(self, command: Command, body: dict[str, Any]) -> None:
-        if command.reply_to:
+        if command.reply_to and len(self._answers) < MOST_ANSWERS:
             task = asyncio.create_task(self._publish(command.reply_to, body))
             self._answers.add(task)
             task.add_done_callback(self._answers.discard)

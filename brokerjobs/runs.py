@@ -7,6 +7,7 @@ run has ended here (absorb: only what its outcome still owes is done). Anything 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from hashlib import blake2b
 
@@ -23,9 +24,14 @@ FOLLOWED_UP = Succeeded()
 Identity = bytes
 
 
-def identity(message: Message) -> Identity:
-    """The same for a message delivered again; another for its next attempt, its replay, or another body."""
-    name = f"{message.id}\0{message.generation}\0{message.hop}\0".encode(errors="replace")
+def identity(message: Message, sent: object) -> Identity:
+    """The same for a message delivered again; another for its next attempt, its replay, another body or time.
+
+    Args:
+        message: as it was delivered.
+        sent: AMQP's timestamp as it came, or None: users may send an id of their own again on another day.
+    """
+    name = f"{message.id}\0{message.generation}\0{message.hop}\0{sent}\0".encode(errors="replace")
     return blake2b(name + message.body, digest_size=16).digest()
 
 
@@ -65,7 +71,9 @@ class Runs:
 
     def begin(self, run: Run) -> None:
         if run.identity is not None:
-            self._going_on.setdefault(run.identity, run)
+            known = self._going_on.get(run.identity)
+            if known is None or known.delivery.is_settled:  # given back by hand, and going on all the same
+                self._going_on[run.identity] = run
 
     def end(self, run: Run) -> None:
         if run.identity is not None and self._going_on.get(run.identity) is run:
@@ -75,15 +83,19 @@ class Runs:
         """Remember what the message still needs, should it come again."""
         if run.identity is None:
             return
-        now = time.monotonic()
-        if len(self._ended) >= REMEMBERED or now - self._turned_at > REMEMBERED_FOR:
-            self._ended_before, self._ended, self._turned_at = self._ended, {}, now
-        self._ended[run.identity] = outcome
+        self._turn(room=REMEMBERED)
+        self._ended[run.identity] = FOLLOWED_UP if isinstance(outcome, Succeeded) else outcome
 
-    def give_back(self, run: Run) -> None:
+    def _turn(self, room: float = math.inf) -> None:
+        """Forget the older ones, when there are many or they have become old."""
+        now = time.monotonic()
+        if len(self._ended) >= room or now - self._turned_at > REMEMBERED_FOR:
+            self._ended_before, self._ended, self._turned_at = self._ended, {}, now
+
+    def give_back(self, known: Identity | None) -> None:
         """Remember that the message comes again because it was given back, and for no other reason."""
-        if run.identity is not None:
-            self._given_back[run.identity] = None
+        if known is not None:
+            self._given_back[known] = None
             if len(self._given_back) > REMEMBERED:
                 del self._given_back[next(iter(self._given_back))]
 
@@ -93,11 +105,14 @@ class Runs:
 
     def owed(self, identity: Identity) -> Outcome | None:
         """What a message whose run has ended still needs; None when no such run is known."""
+        self._turn()
         return self._ended.get(identity) or self._ended_before.get(identity)
 
     def orphan(self, identity: Identity) -> Run | None:
         """The run that goes on, and whose session ended before it was settled."""
         run = self._going_on.get(identity)
         if run is None or run.delivery.is_live or run.delivery.is_settled:
+            return None
+        if run.settling is not None and run.settling.done():  # decided by hand, and nobody could be told
             return None
         return run

@@ -55,6 +55,8 @@ class StrictOrder:
             self._looking.cancel()
 
     def _may_bring_more(self, lane: Lane) -> bool:
+        if lane.gate.is_paused:
+            return False
         return lane.held < self._prefetch(lane) and self._empty_at.get(lane) != lane.changes
 
     async def _look(self, lane: Lane) -> None:

@@ -50,6 +50,7 @@ START_TIMEOUT = 30.0  # seconds
 # What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again.
 SHORT_SESSION = 5.0
 STALLED_SESSIONS = 3  # then a restart by whoever runs the worker may help more than another session
+CHORES_TIMEOUT = 5.0  # seconds to end with their session
 GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
 
 
@@ -201,11 +202,12 @@ class Worker:
                 began = clock()
                 ended = asyncio.create_task(session.ended())
                 chores = asyncio.create_task(self._chores(session))
-                await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({ended, stopping, chores}, return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
                 chores.cancel()
-                _, failed = await asyncio.gather(ended, chores, return_exceptions=True)
-                if isinstance(failed, Exception):  # a defect of ours, and none of the jobs' business
+                await asyncio.wait({ended, chores}, timeout=CHORES_TIMEOUT)
+                if chores.done() and not chores.cancelled() and (failed := chores.exception()) is not None:
+                    # A defect of ours, and none of the jobs' business: a new session begins with all of them.
                     log.error("chores failed", exc_info=failed)
                 if stopping.done():
                     return await self._drain(session)
@@ -261,7 +263,7 @@ class Worker:
                     lane.queue,
                     self._prefetch(lane),
                     lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
-                    paused=lane.gate.is_paused,
+                    paused=lane.gate.is_shut,
                     within=long_jobs.acknowledge_within(lane.consumer, self._settings, self._prefetch(lane)),
                 )
         except BaseException:
@@ -291,8 +293,10 @@ class Worker:
             self._order.close()
         self._connected.clear()
         self._metrics.connected.labels("consumer").set(0)
-        await session.close()
         for lane in self._lanes:
+            lane.forget_inbox()
+        await session.close()
+        for lane in self._lanes:  # what came meanwhile
             lane.forget_inbox()
 
     async def _pause(self, seconds: float) -> None:

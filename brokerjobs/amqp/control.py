@@ -29,7 +29,7 @@ from brokerjobs.topology import MARK, REPLY, TO_WORKERS, Names
 from brokerjobs.transport import AsyncPublisher, Publication
 
 STEP_TIMEOUT = 15.0  # seconds
-REPLAY_TIMEOUT = 60.0  # seconds to read the stream of cancellations
+REPLAY_TIMEOUT = 15.0  # seconds to read the stream of cancellations; the rest is read with the next session
 MARK_TIMEOUT = 5.0  # seconds
 QUIET = 0.5  # seconds without a message, where no mark tells the end
 WINDOW = 500  # messages of the stream at once
@@ -73,7 +73,7 @@ async def listen(
 
     async def take(message: DeliveredMessage) -> None:
         verb = (message.delivery.routing_key or "").partition(".")[2]  # type: ignore[union-attr]
-        on_command(Command(verb, _body(message.body)))
+        on_command(Command(verb, read_body(message.body)))
 
     queue = f"{names.control}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     await _consume_own(connection, names, settings, queue, f"{TO_WORKERS}.*", take)
@@ -129,11 +129,12 @@ async def cancellations(
     marking = asyncio.create_task(publisher.publish(mark, timeout=MARK_TIMEOUT))
     marking.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
-        async with connection.scratch_channel() as channel, deadline(REPLAY_TIMEOUT, "read cancellations"):
-            await channel.basic_qos(prefetch_count=WINDOW)
-            await channel.basic_consume(
-                names.cancelled, _put_into(arrived), arguments={"x-stream-offset": since}
-            )
+        async with connection.scratch_channel() as channel:
+            async with deadline(STEP_TIMEOUT, "read cancellations"):
+                await channel.basic_qos(prefetch_count=WINDOW)
+                await channel.basic_consume(
+                    names.cancelled, _put_into(arrived), arguments={"x-stream-offset": since}
+                )
             return await _read(channel, arrived, marking, token, since)
     except aiormq.exceptions.ChannelNotFoundEntity:
         raise TopologyMismatch(
@@ -154,7 +155,11 @@ async def _read(
     next_offset: int,
 ) -> tuple[list[Body], int]:
     found: list[Body] = []
+    clock = asyncio.get_running_loop().time
+    ends, since = clock() + REPLAY_TIMEOUT, next_offset
     while True:
+        if clock() > ends:  # a stream that was made anew begins at 0 again
+            return found, next_offset if next_offset > since else 0
         try:
             async with asyncio.timeout(QUIET):
                 message = await arrived.get()
@@ -167,7 +172,7 @@ async def _read(
         await channel.basic_ack(message.delivery.delivery_tag or 0, wait=False)  # type: ignore[union-attr]
         offset = (message.header.properties.headers or {}).get("x-stream-offset")
         next_offset = offset + 1 if isinstance(offset, int) else next_offset
-        body = _body(message.body)
+        body = read_body(message.body)
         if body.get("mark") == token:
             return found, next_offset
         found.append(body)
@@ -233,14 +238,14 @@ async def line(connection: Connection, names: Names, settings: Settings) -> Asyn
     token, replies = uuid.uuid4().hex, asyncio.Queue[Body]()
 
     async def take(message: DeliveredMessage) -> None:
-        replies.put_nowait(_body(message.body))
+        replies.put_nowait(read_body(message.body))
 
     queue = f"{names.control}.{REPLY}-{token[:8]}"
     channel = await _consume_own(connection, names, settings, queue, f"{REPLY}.{token}", take)
     yield Line(names, channel, token, replies)
 
 
-def _body(raw: bytes) -> Body:
+def read_body(raw: bytes) -> Body:
     """The JSON object in a message; anybody may publish here, so what is none is an empty one."""
     try:
         body = json.loads(raw)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import aiormq.exceptions
 
 from brokerjobs.amqp.connection import Connection, deadline
-from brokerjobs.amqp.control import Line
+from brokerjobs.amqp.control import Line, read_body
 from brokerjobs.topology import Names
 
 UNKNOWN = "an operator paused it"
@@ -61,7 +60,5 @@ async def reason(connection: Connection, names: Names, queue: str) -> str | None
             got = await channel.basic_get(mark)
         except aiormq.exceptions.ChannelAccessRefused:  # it is paused all the same
             return UNKNOWN
-    try:  # with its channel the mark goes back to its place
-        return str(json.loads(got.body)["why"])
-    except (ValueError, KeyError, TypeError):
-        return UNKNOWN
+    # With its channel the mark goes back to its place.
+    return str(read_body(got.body).get("why") or UNKNOWN)

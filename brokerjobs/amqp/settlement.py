@@ -98,8 +98,10 @@ def next_attempt(message: Message, outcome: Retried, queue: str, names: Names) -
     now = int(time.time() * 1000)
     marks = {"history": _history(message, outcome.failure, now)} if outcome.failure is not None else {}
     exchange, key = topology.route_to_queue(names, queue, outcome.delay)
-    if outcome.reason == "redelivered":  # the same attempt still, under the same conditions
-        return Publication(exchange, key, message.copy(redeliveries=message.redeliveries + 1))
+    if outcome.reason == "redelivered":  # the same run still, by which whoever has it recognises it
+        return Publication(
+            exchange, key, message.copy(redeliveries=message.redeliveries + 1, hop=message.hop)
+        )
     copy = message.copy(
         attempt=message.attempt + outcome.spends,
         unknown=message.unknown + (outcome.reason == "unknown_job"),
@@ -167,10 +169,14 @@ def write_history(entries: Sequence[Entry]) -> str:
             "at": round(entry.at * 1000),
             "error": cut(entry.error, HISTORY_ERROR_LIMIT),
         }
-        for entry in entries[-HISTORY_ENTRIES:]
+        for entry in entries
     ]
-    for first in range(len(written)):
-        text = json.dumps(written[first:], ensure_ascii=False, separators=(",", ":"))
+    # When it was replayed last is asked of it too, so that entry stays.
+    replayed = max((place for place, entry in enumerate(entries) if entry.replay), default=len(written))
+    oldest = max(0, len(written) - HISTORY_ENTRIES)
+    for first in range(oldest + (replayed < oldest), len(written)):
+        kept = written[replayed : replayed + 1] if replayed < first else []
+        text = json.dumps([*kept, *written[first:]], ensure_ascii=False, separators=(",", ":"))
         if len(text.encode()) <= HISTORY_LIMIT:  # control characters take six bytes each
             return text
     return "[]"

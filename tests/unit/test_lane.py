@@ -501,6 +501,39 @@ async def test_other_message_runs(bench: Bench, properties: Mapping[str, Any]) -
     assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="emails.quick") == 2
 
 
+async def test_same_id_sent_on_another_day_runs(bench: Bench) -> None:
+    bench.deliver("quick", timestamp=1_700_000_000)
+    bench.start_all()
+    await bench.finish()
+
+    bench.deliver("quick", timestamp=1_700_086_400, redelivered=True, headers={"x-delivery-count": 1})
+
+    assert bench.start_all() == 1
+    await bench.finish()
+
+
+async def test_decision_by_hand_that_nobody_could_be_told_runs_again(bench: Bench) -> None:
+    @bench.consumer.job()
+    async def hesitant() -> None:
+        bench.started.append("hesitant")
+        if len(bench.started) == 1:
+            old.end_session()
+            current_job().nack()
+        await bench.go_on.wait()
+
+    old = bench.deliver("hesitant")
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 1)
+    await eventually_async(lambda: bench.value("brokerjobs_settle_failures_total", queue="emails") == 1)
+
+    new = bench.deliver("hesitant", redelivered=True, headers={"x-delivery-count": 1})
+    assert bench.start_all() == 1
+    await bench.finish()
+
+    assert new.is_settled
+    assert bench.started == ["hesitant"] * 2
+
+
 async def test_second_message_of_an_id_runs(bench: Bench) -> None:
     """Two sends with one id are two messages; only what is delivered again is recognised."""
     bench.deliver("quick")
@@ -646,6 +679,8 @@ async def test_running_job_is_stopped_and_dead(bench: Bench, dead_reason: Callab
     bench.start_all()
     await eventually_async(lambda: bool(bench.started))
 
+    assert bench.lane.cancel("7") == []  # it was sent after the cancellation
+    bench.lane.is_cancelled = lambda message, sent_at: True
     assert bench.lane.cancel("another") == []
     assert bench.lane.cancel("7") == [{"queue": "emails", "job": "emails.stay", "stopped": True}]
     await eventually_async(lambda: bench.lane.is_idle)
@@ -672,6 +707,7 @@ async def test_job_in_a_thread_is_told_and_not_tried_again(
     bench.deliver("slow")
     bench.start_all()
     await eventually_async(started.is_set)
+    bench.lane.is_cancelled = lambda message, sent_at: True
     assert bench.lane.cancel("7") == [{"queue": "emails", "job": "emails.slow", "stopped": False}]
     go_on.set()
     await eventually_async(lambda: bench.lane.is_idle)
@@ -828,7 +864,7 @@ async def test_redelivered_message_of_a_classic_queue_is_counted_by_a_copy_and_n
         "jobs.v1.due",
         topology.route_to_queue(Names(), "emails", 0)[1],
     )
-    assert (copy.message.redeliveries, copy.message.attempt, copy.message.hop) == (1, 1, 1)
+    assert (copy.message.redeliveries, copy.message.attempt, copy.message.hop) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -886,6 +922,67 @@ async def test_message_that_was_given_back_here_is_not_counted_for_that(noting: 
 
     assert Noting.suspects == [False, False]
     assert noting.publisher.published == []
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_copy_that_counts_is_recognised_by_the_worker_that_ran_the_original(
+    noting: Bench, ended: bool
+) -> None:
+    """Its session ended, another worker got the message and counted it, and the copy comes here."""
+    delivery = noting.deliver("quick" if ended else "stay")
+    delivery.end_session()
+    noting.start_all()
+    await eventually_async(lambda: noting.lane.is_idle if ended else bool(noting.started))
+
+    noting.deliver("quick" if ended else "stay", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    noting.go_on.set()
+    await eventually_async(lambda: noting.lane.is_idle)
+
+    assert Noting.suspects == [False]
+    assert noting.journal == ["ack"]
+
+
+async def test_message_that_cannot_be_counted_runs_isolated_and_holds_up_nothing(noting: Bench) -> None:
+    noting.publisher.errors += [PublishUnknown("an alarm")]
+    noting.deliver("quick", redelivered=True)
+    noting.start_all()
+    await noting.finish()
+
+    assert Noting.suspects == [True]
+    assert noting.journal == ["not confirmed", "ack"]
+
+
+async def test_returned_message_is_not_counted_for_that(noting: Bench) -> None:
+    noting.deliver("quick")
+    await noting.lane.return_inbox()
+
+    noting.deliver("quick", redelivered=True)
+    noting.start_all()
+    await noting.finish()
+
+    assert Noting.suspects == [False]
+    assert noting.publisher.published == []
+
+
+async def test_job_cancelled_while_it_waits_for_the_count_is_settled(threads: Threads) -> None:
+    Noting.suspects = []
+    noting = Bench(threads, publisher=SlowPublisher, executor=Noting)
+    publisher = noting.publisher
+    assert isinstance(publisher, SlowPublisher)
+    noting.deliver("quick", redelivered=True)
+    noting.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    waiting = noting.deliver("stay", message_id="8", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    await eventually_async(lambda: len(noting.lane.jobs) == 2)
+    noting.lane.is_cancelled = lambda message, sent_at: message.id == "8"
+    assert len(noting.lane.cancel("8")) == 1
+    publisher.confirm.set()
+    await noting.finish()
+
+    assert waiting.is_settled
+    assert noting.started == []
 
 
 # ---- a defect of ours

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from brokerjobs.amqp.settlement import Entry, write_history
+from brokerjobs.amqp.settlement import Entry, history, write_history
 from brokerjobs.message import Message
 from brokerjobs.remote import Cancellations
 
@@ -65,3 +65,11 @@ def test_what_is_no_cancellation_is_passed_over(cancellations: Cancellations, bo
     cancellations.add(body)
 
     assert cancellations.cover(message(), lambda: AT)
+
+
+def test_replay_is_remembered_however_many_attempts_follow() -> None:
+    entries = [Entry(at=AT, replay=1), *(Entry(at=AT + n, attempt=n, error="OSError") for n in range(1, 40))]
+
+    kept = history(Message(job="a", routing_key="a", marks={"history": write_history(entries)}))
+
+    assert (kept[0].replay, kept[-1].attempt, len(kept)) == (1, 39, 20)
