@@ -240,8 +240,14 @@ class Session:
     async def ready(self, name: str, queue: str) -> int:
         """How many messages wait in the queue; every delivery that the broker sent before has arrived by then.
 
-        Asked on the consumer's own channel, because only there does the answer come after the deliveries.
+        Asked on the consumer's own channel, because only there does the answer come after the deliveries. The client
+        closes a channel on which a question is cancelled, so this one goes on when its caller is.
         """
+        asking = asyncio.ensure_future(self._ask_ready(name, queue))
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(asking)
+
+    async def _ask_ready(self, name: str, queue: str) -> int:
         async with deadline(STEP_TIMEOUT, f"look for {queue}"):
             found = await self._subscriptions[name].channel.queue_declare(queue, passive=True)
         return found.message_count or 0
