@@ -169,13 +169,10 @@ class Lane:
     def _recognise(self, delivery: Delivery) -> bool:
         """Adopt or absorb a message whose run is known here."""
         try:
-            properties = delivery.properties
-            if not properties.get("message_id"):
-                return False  # its id would be minted anew each time
-            message = decode(properties, delivery.body, routing_key=delivery.routing_key)
+            message, known = _read(delivery)
         except Exception:  # a dead letter by the ordinary way
             return False
-        return self._is_known(delivery, message, identity(message, properties.get("timestamp")))
+        return known is not None and self._is_known(delivery, message, known)
 
     def _is_known(self, delivery: Delivery, message: Message, known: Identity) -> bool:
         fields = {"queue": self.queue, "job": message.job, "id": message.id, "attempt": message.attempt}
@@ -210,7 +207,8 @@ class Lane:
         now = time.monotonic()
         while self._inbox and now - self._inbox[0][0] >= older_than:
             _, delivery = self._inbox.popleft()
-            self._runs.give_back(_identity(delivery))
+            with suppress(Exception):  # one that cannot be read is a dead letter when it starts
+                self._runs.give_back(_read(delivery)[1])
             try:
                 await delivery.requeue()
             except ConnectionLost:
@@ -255,8 +253,7 @@ class Lane:
 
     async def _process(self, delivery: Delivery) -> None:
         try:
-            properties = delivery.properties
-            message = decode(properties, delivery.body, routing_key=delivery.routing_key)
+            message, known = _read(delivery)
         except Exception as error:
             message, outcome = _undecodable(delivery, error)
             run = self._begin(delivery, message)
@@ -267,8 +264,6 @@ class Lane:
             assert run.settling is not None
             await run.settling
         else:
-            # An id that is minted anew with each delivery recognises nothing.
-            known = identity(message, properties.get("timestamp")) if properties.get("message_id") else None
             # Another worker has counted what came back to it, and this one has run it, or still does.
             if message.redeliveries and known is not None and self._is_known(delivery, message, known):
                 return
@@ -411,16 +406,16 @@ def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome
     return message, DeadLettered(reason="undecodable", failure=Failure.of(error))
 
 
-def _identity(delivery: Delivery) -> Identity | None:
-    """Of a delivery that has not been looked at; None where it cannot be recognised."""
-    try:
-        properties = delivery.properties
-        if not properties.get("message_id"):
-            return None
-        message = decode(properties, delivery.body, routing_key=delivery.routing_key)
-    except Exception:  # a dead letter when it starts
-        return None
-    return identity(message, properties.get("timestamp"))
+def _read(delivery: Delivery) -> tuple[Message, Identity | None]:
+    """The message, and by what it is recognised; not at all where its id is minted anew with each delivery.
+
+    Raises:
+        UndecodableMessage, or whatever an unforeseen message makes a decoder raise.
+    """
+    properties = delivery.properties
+    message = decode(properties, delivery.body, routing_key=delivery.routing_key)
+    known = identity(message, properties.get("timestamp")) if properties.get("message_id") else None
+    return message, known
 
 
 def _sent_at(run: Run) -> float:

@@ -12,8 +12,8 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,20 +84,27 @@ async def _consume_own(
 ) -> AbstractChannel:
     """Consume an exclusive queue that hears these keys."""
     channel = await connection.channel(confirms=True)
-    try:
+    with _explained(f"exchange {names.control!r}", settings):
         async with deadline(STEP_TIMEOUT, "listen to the control exchange"):
             await channel.queue_declare(queue, exclusive=True, auto_delete=True)
             await channel.queue_bind(queue, exchange=names.control, routing_key=key)
             await channel.basic_consume(queue, take, no_ack=True)
+    return channel
+
+
+@contextmanager
+def _explained(what: str, settings: Settings) -> Iterator[None]:
+    """The client's errors in our words."""
+    try:
+        yield
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise explain_channel_error(error, settings) from None
     except aiormq.exceptions.ChannelNotFoundEntity:
         raise TopologyMismatch(
-            f"there is no exchange {names.control!r}: run `brokerjobs topology apply`"
+            f"there is no {what} at {settings.address}: start a worker, or run `brokerjobs topology apply`"
         ) from None
     except LOST as error:
         raise ConnectionLost(str(error)) from None
-    return channel
 
 
 async def cancellations(
@@ -129,19 +136,14 @@ async def cancellations(
     marking = asyncio.create_task(publisher.publish(mark, timeout=MARK_TIMEOUT))
     marking.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
-        async with connection.scratch_channel() as channel:
-            async with deadline(STEP_TIMEOUT, "read cancellations"):
-                await channel.basic_qos(prefetch_count=WINDOW)
-                await channel.basic_consume(
-                    names.cancelled, _put_into(arrived), arguments={"x-stream-offset": since}
-                )
-            return await _read(channel, arrived, marking, token, since)
-    except aiormq.exceptions.ChannelNotFoundEntity:
-        raise TopologyMismatch(
-            f"there is no stream {names.cancelled!r}: run `brokerjobs topology apply`"
-        ) from None
-    except LOST as error:
-        raise ConnectionLost(str(error)) from None
+        with _explained(f"stream {names.cancelled!r}", settings):
+            async with connection.scratch_channel() as channel:
+                async with deadline(STEP_TIMEOUT, "read cancellations"):
+                    await channel.basic_qos(prefetch_count=WINDOW)
+                    await channel.basic_consume(
+                        names.cancelled, _put_into(arrived), arguments={"x-stream-offset": since}
+                    )
+                return await _read(channel, arrived, marking, token, since)
     finally:
         lost.cancel()
         marking.cancel()
@@ -164,7 +166,7 @@ async def _read(
             async with asyncio.timeout(QUIET):
                 message = await arrived.get()
         except TimeoutError:
-            if marking.done() and marking.exception() is not None:
+            if marking.done() and (marking.cancelled() or marking.exception() is not None):
                 return found, next_offset
             continue
         if message is None:

@@ -223,7 +223,7 @@ class Session:
             async with deadline(STEP_TIMEOUT, f"consume {name} again"):
                 await self._start(self._subscriptions[name])
         except LOST as error:
-            self._end(f"{self._subscriptions[name].queue} cannot be consumed again: {error}")
+            self.end(f"{self._subscriptions[name].queue} cannot be consumed again: {error}")
             raise ConnectionLost(str(error)) from None
 
     async def cancel(self, name: str) -> None:
@@ -252,18 +252,15 @@ class Session:
             found = await self._subscriptions[name].channel.queue_declare(queue, passive=True)
         return found.message_count or 0
 
-    def end(self, reason: str) -> None:
-        """Give it up: whoever waits for its end goes on."""
-        self._end(reason)
-
     async def close(self) -> None:
         """End the session; the broker gives back what was not settled."""
-        self._end("closed")
+        self.end("closed")
         self._watcher.cancel()
         # A caller that is cancelled here leaves at once, and the connection still gets closed.
         await asyncio.shield(asyncio.ensure_future(self._connection.close()))
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Be over from now on, for this reason, unless it is already: whoever waits for it goes on."""
         if not self._ended.is_set():
             self.reason = reason
             self._ended.set()
@@ -272,7 +269,7 @@ class Session:
         try:
             self.ended_by = await self._connection.wait_closed()
         finally:  # the client may also end its future by cancelling it
-            self._end("the connection was lost")
+            self.end("the connection was lost")
 
     def _watch(self, watch: Coroutine[Any, Any, None]) -> None:
         watching = asyncio.ensure_future(watch)
@@ -282,7 +279,7 @@ class Session:
     async def _watch_channel(self, subscription: _Subscription, channel: AbstractChannel) -> None:
         why = await _closed(channel)
         if subscription.has_started:  # else whoever starts it is told
-            self._end(f"the channel of {subscription.queue} closed: {_explain(why)}")
+            self.end(f"the channel of {subscription.queue} closed: {_explain(why)}")
 
     async def _cancelled(self, subscription: _Subscription) -> None:
         """The broker does not say why; what has become of the queue tells."""
@@ -294,11 +291,11 @@ class Session:
             ):
                 await channel.queue_declare(queue, passive=True)
         except aiormq.exceptions.ChannelNotFoundEntity:
-            self._end(f"RabbitMQ cancelled the consumer of {queue}: the queue was deleted")
+            self.end(f"RabbitMQ cancelled the consumer of {queue}: the queue was deleted")
         except (*LOST, BrokerJobsError):
-            self._end(f"RabbitMQ cancelled the consumer of {queue}")
+            self.end(f"RabbitMQ cancelled the consumer of {queue}")
         else:
-            self._end(f"RabbitMQ cancelled the consumer of {queue}, which is still there: {TAKEN_BACK}")
+            self.end(f"RabbitMQ cancelled the consumer of {queue}, which is still there: {TAKEN_BACK}")
 
 
 @dataclass(slots=True, eq=False)
