@@ -3,7 +3,7 @@
 lost          a confirmed job is neither done nor dead nor anywhere
 stuck         it still lies in a queue although all was quiet
 phantom       something ran or was found that nobody sent
-refused       a send was refused, and the job was there all the same
+refused       all sends so far were refused, and the job was there all the same
 both          a job is done and dead
 wrong end     it is dead and should be done, or the other way round
 early         it ran before its delay was over
@@ -43,6 +43,7 @@ class Report:
 
     sends: Counter[str]
     jobs: int
+    confirmed: int = 0
     runs: int = 0
     done: int = 0
     dead: int = 0
@@ -63,7 +64,8 @@ class Report:
 
     @property
     def ok_share(self) -> float:
-        return self.sends["ok"] / (self.sends.total() or 1)
+        """The share of the jobs of which at least one send was confirmed."""
+        return self.confirmed / (self.jobs or 1)
 
     @property
     def explained(self) -> int:
@@ -73,6 +75,7 @@ class Report:
         kinds = sorted({violation.kind for violation in self.violations})
         return {
             "jobs": self.jobs,
+            "confirmed": self.confirmed,
             "sends": {fate: self.sends[fate] for fate in ("ok", "unknown", "refused")},
             "runs": self.runs,
             "done": self.done,
@@ -109,6 +112,11 @@ class _Job:
         return "ok" if "ok" in fates else "refused" if fates == {"refused"} else "unknown"
 
     @property
+    def maybe_queued_at(self) -> float:
+        """From when on it may be in a queue: until then each send was refused, which says that it is not."""
+        return min((send.invoked for send in self.sends if send.fate != "refused"), default=NEVER)
+
+    @property
     def is_done(self) -> bool:
         return any(run.succeeded for runs in self.runs.values() for run in runs)
 
@@ -129,6 +137,7 @@ def check(history: History, *, max_attempts: int, absorbing: bool = True) -> Rep
     report = Report(
         sends=Counter(send.fate for send in history.sends),
         jobs=sum(bool(job.sends) for job in jobs.values()),
+        confirmed=sum(job.fate == "ok" for job in jobs.values()),
         runs=len(history.runs),
         done=sum(job.is_done for job in jobs.values()),
         dead=sum(bool(job.dead) for job in jobs.values()),
@@ -170,7 +179,8 @@ def _by_id(history: History) -> dict[str, _Job]:
 def _ends(id: str, job: _Job, history: History, report: Report) -> Iterable[Violation]:
     fate, is_dead = job.fate, bool(job.dead)
     yield from _leftovers(id, job)
-    if fate == "refused" and (job.runs or job.found):
+    began = [run.started for runs in job.runs.values() for run in runs]
+    if min(began, default=NEVER) < job.maybe_queued_at or (fate == "refused" and job.found):
         yield Violation("refused", id, f"its send was refused, yet it was there: {_story(job)}")
     if fate == "unknown" and (job.is_done or is_dead):
         report.recovered += 1

@@ -2,7 +2,8 @@
 
     python -m tests.chaos.publisher blocking|asyncio RATE SEED NAMESPACE…
 
-What was refused is dropped, what is unknown is sent again under its id, as an application would.
+What is unknown, or met no broker at all, is sent again under its id, as an application would; what was refused
+otherwise is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 
 from brokerjobs import settings
 from brokerjobs.client import Client, SendManyError
-from brokerjobs.errors import BrokerJobsError, ConfigurationError, PublishRefused
+from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, PublishRefused
 from brokerjobs.transport import JobHandle
 from tests.chaos import journal
 from tests.chaos.history import Fate
@@ -52,17 +53,17 @@ class Office:
         )
         return call
 
-    def end(self, call: int, outcome: JobHandle | Exception) -> Fate:
-        """Note what a send was told."""
+    def end(self, call: int, outcome: JobHandle | Exception) -> bool:
+        """Note what a send was told; gives whether to send it again."""
         if isinstance(outcome, JobHandle):
             self.journal.note("ok", call=call)
-            return "ok"
+            return False
         error = f"{type(outcome).__name__}: {outcome}"[:300]
         if not isinstance(outcome, BrokerJobsError):
             self.journal.note("defect", text=error)
         fate: Fate = "refused" if isinstance(outcome, (PublishRefused, ConfigurationError)) else "unknown"
         self.journal.note(fate, call=call, error=error)
-        return fate
+        return fate == "unknown" or isinstance(outcome, BrokerUnreachable)
 
 
 class Pace:
@@ -92,13 +93,10 @@ def blocking(office: Office, rate: float, seed: int) -> None:
             ending.wait(pace.wait_for(len(orders)))
             again = orders
             for _ in range(1 + RESENDS):
-                fates = _send(office, namespace, again)
-                if set(fates) == {"ok"}:
-                    break
-                ending.wait(PAUSE)
-                again = [order for order, fate in zip(again, fates, strict=True) if fate == "unknown"]
+                again = _send(office, namespace, again)
                 if not again:
                     break
+                ending.wait(PAUSE)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
     for thread in threads:
@@ -109,7 +107,8 @@ def blocking(office: Office, rate: float, seed: int) -> None:
         client.close()
 
 
-def _send(office: Office, namespace: str, orders: Sequence[Order]) -> list[Fate]:
+def _send(office: Office, namespace: str, orders: Sequence[Order]) -> list[Order]:
+    """Send them; gives those to send again."""
     client = office.clients[namespace]
     calls = [office.begin(namespace, order) for order in orders]
     outcomes: Sequence[JobHandle | Exception]
@@ -122,7 +121,8 @@ def _send(office: Office, namespace: str, orders: Sequence[Order]) -> list[Fate]
         outcomes = error.results
     except Exception as error:
         outcomes = [error] * len(orders)
-    return [office.end(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+    ends = [office.end(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+    return [order for order, again in zip(orders, ends, strict=True) if again]
 
 
 async def on_loop(office: Office, rate: float, seed: int) -> None:
@@ -134,11 +134,9 @@ async def on_loop(office: Office, rate: float, seed: int) -> None:
     async def send(namespace: str, order: Order) -> None:
         try:
             for _ in range(1 + RESENDS):
-                fate = await _asend(office, namespace, order)
-                if fate != "ok":
-                    await _until(ending, PAUSE)
-                if fate != "unknown":
+                if not await _asend(office, namespace, order):
                     return
+                await _until(ending, PAUSE)
         finally:
             slots.release()
 
@@ -151,7 +149,7 @@ async def on_loop(office: Office, rate: float, seed: int) -> None:
         await client.aclose()
 
 
-async def _asend(office: Office, namespace: str, order: Order) -> Fate:
+async def _asend(office: Office, namespace: str, order: Order) -> bool:
     call = office.begin(namespace, order)
     outcome: JobHandle | Exception
     try:

@@ -68,7 +68,7 @@ def test_a_clean_history_has_no_violations() -> None:
         send("g", fate="unknown"), run("g"),
     )  # fmt: skip
     assert kinds(report) == []
-    assert (report.jobs, report.done, report.dead, report.recovered) == (7, 4, 1, 1)
+    assert (report.jobs, report.confirmed, report.done, report.dead, report.recovered) == (7, 4, 4, 1, 1)
     assert report.sends == {"ok": 4, "unknown": 2, "refused": 1}
     assert report.repeats.total() == 0
 
@@ -84,6 +84,8 @@ def test_a_clean_history_has_no_violations() -> None:
         pytest.param([dead()], "phantom", id="dead but never sent"),
         pytest.param([send(fate="refused"), run()], "refused", id="refused and ran"),
         pytest.param([send(fate="refused", end="dead"), dead()], "refused", id="refused and dead"),
+        pytest.param([send(fate="refused"), send(invoked=100.1), run()], "", id="refused, then sent"),
+        pytest.param([send(fate="refused"), send(invoked=100.3), run()], "refused", id="ran before it was sent"),
         pytest.param([send(), failed(), run(hop=1, attempt=2, started=101.0), dead()], "both", id="done and dead"),
         pytest.param([send(), failed(), dead()], "wrong end", id="dead, should be done"),
         pytest.param([send(end="dead"), run()], "wrong end", id="done, should be dead"),

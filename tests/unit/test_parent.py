@@ -17,6 +17,7 @@ from brokerjobs.supervisor.parent import VARIABLE, Parent, attach, environment
 from brokerjobs.supervisor.report import DRAIN, Report
 
 PATIENCE = 10.0  # seconds
+AT_ONCE = 0.01
 
 
 class Family:
@@ -32,8 +33,16 @@ class Family:
     def leave(self, code: int) -> None:
         self.did.put(f"left with {code}")
 
-    def attend(self, patience: float = 0.01) -> None:
-        self.parent.attend(lambda: self.did.put("drain"), patience, self.report)
+    def attend(self) -> None:
+        self.parent.attend(lambda: self.did.put("drain"), AT_ONCE, self.report)
+
+    def end(self) -> None:
+        """Close the parent's end, and see the listening thread out: it is named like those of publishers."""
+        self.ours.close()
+        for thread in threading.enumerate():
+            if thread.name == "brokerjobs-parent":
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
 
     def report(self) -> Report:
         self.finished += 1
@@ -52,11 +61,11 @@ def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
     monkeypatch.setattr(parent_module, "INTERVAL", 0.01)
     family = Family()
     yield family
-    family.ours.close()
+    family.end()
 
 
 def test_the_word_drain_drains(family: Family) -> None:
-    family.attend(patience=PATIENCE)
+    family.attend()
     for part in DRAIN[:3], DRAIN[3:]:
         family.ours.send(part)
     assert family.next() == "drain"
@@ -94,7 +103,7 @@ def test_parent_that_does_not_read_holds_nobody_up_and_hears_all_lines_whole(fam
         sent.append(len(sent) + 1)
         return Report(finished=len(sent), metrics=[("x" * 100_000, "counter", "", [])])
 
-    family.parent.attend(lambda: None, PATIENCE, large)
+    family.parent.attend(lambda: None, AT_ONCE, large)
 
     def tell() -> None:
         for _ in range(20):
@@ -116,7 +125,7 @@ def test_parent_that_does_not_want_reports_gets_none(monkeypatch: pytest.MonkeyP
     family.ours.settimeout(0.1)
     with pytest.raises(TimeoutError):
         family.ours.recv(1)
-    family.ours.close()
+    family.end()
 
 
 # -- finding the parent
