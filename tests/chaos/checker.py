@@ -42,8 +42,9 @@ class Report:
     """What the checker found."""
 
     sends: Counter[str]
+    """Jobs by what their senders know of them in the end, after so many `tries`."""
     jobs: int
-    confirmed: int = 0
+    tries: int = 0
     runs: int = 0
     done: int = 0
     dead: int = 0
@@ -64,8 +65,7 @@ class Report:
 
     @property
     def ok_share(self) -> float:
-        """The share of the jobs of which at least one send was confirmed."""
-        return self.confirmed / (self.jobs or 1)
+        return self.sends["ok"] / (self.jobs or 1)
 
     @property
     def explained(self) -> int:
@@ -75,8 +75,8 @@ class Report:
         kinds = sorted({violation.kind for violation in self.violations})
         return {
             "jobs": self.jobs,
-            "confirmed": self.confirmed,
             "sends": {fate: self.sends[fate] for fate in ("ok", "unknown", "refused")},
+            "tries": self.tries,
             "runs": self.runs,
             "done": self.done,
             "dead": self.dead,
@@ -135,9 +135,9 @@ def check(history: History, *, max_attempts: int, absorbing: bool = True) -> Rep
     """
     jobs = _by_id(history)
     report = Report(
-        sends=Counter(send.fate for send in history.sends),
+        sends=Counter(job.fate for job in jobs.values() if job.sends),
+        tries=len(history.sends),
         jobs=sum(bool(job.sends) for job in jobs.values()),
-        confirmed=sum(job.fate == "ok" for job in jobs.values()),
         runs=len(history.runs),
         done=sum(job.is_done for job in jobs.values()),
         dead=sum(bool(job.dead) for job in jobs.values()),

@@ -101,7 +101,7 @@ def why_invalid(report: Report, plan: Plan) -> list[str]:
     """Why a run proves nothing, though it may have found nothing wrong."""
     reasons = []
     if report.ok_share < OK_SHARE:
-        reasons.append(f"only {report.ok_share:.1%} of jobs were confirmed")
+        reasons.append(f"only {report.ok_share:.1%} of sends were confirmed")
     if report.done < report.jobs / 2:
         reasons.append("fewer than half of the jobs were done")
     reasons += [

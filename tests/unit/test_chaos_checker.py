@@ -64,12 +64,13 @@ def test_a_clean_history_has_no_violations() -> None:
         send("c", end="dead"), failed("c"), dead("c"),
         send("d", delay=2.0), run("d", started=102.1, finished=102.2),
         send("e", fate="unknown", ended=NEVER),
-        send("f", fate="refused"),
+        send("f", fate="refused"), send("f", fate="refused", invoked=101.0),
         send("g", fate="unknown"), run("g"),
     )  # fmt: skip
     assert kinds(report) == []
-    assert (report.jobs, report.confirmed, report.done, report.dead, report.recovered) == (7, 4, 4, 1, 1)
+    assert (report.jobs, report.done, report.dead, report.recovered) == (7, 4, 1, 1)
     assert report.sends == {"ok": 4, "unknown": 2, "refused": 1}
+    assert report.tries == 8
     assert report.repeats.total() == 0
 
 

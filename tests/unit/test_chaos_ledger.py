@@ -108,7 +108,7 @@ def test_faults_deaths_and_failpoints_are_told(folder: Path) -> None:
     ("changes", "reason"),
     [
         ({}, ""),
-        ({"confirmed": 94}, "only 94.0% of jobs were confirmed"),
+        ({"sends": Counter(ok=94, unknown=3, refused=3)}, "only 94.0% of sends were confirmed"),
         ({"done": 40}, "fewer than half of the jobs were done"),
         ({"faults": Counter({"reset": 2, "cut": 3})}, "reset fired 2 times, less than 3"),
         ({"repeats": Counter()}, "nothing was ever repeated: the faults hit nothing"),
@@ -116,14 +116,14 @@ def test_faults_deaths_and_failpoints_are_told(folder: Path) -> None:
 )
 def test_a_run_that_proves_nothing_is_invalid(changes: dict[str, Any], reason: str) -> None:
     fine: dict[str, Any] = {
-        "sends": Counter(ok=99, unknown=9), "jobs": 100, "confirmed": 99, "done": 95, "required": ("reset", "cut"),
+        "sends": Counter(ok=99, unknown=1), "jobs": 100, "done": 95, "required": ("reset", "cut"),
         "faults": Counter({"reset": 3, "cut": 4}), "repeats": Counter(killed=1),
     }  # fmt: skip
     assert why_invalid(Report(**{**fine, **changes}), Plan(seed=1)) == ([reason] if reason else [])
 
 
 def test_a_control_run_needs_no_faults_and_no_repeats() -> None:
-    report = Report(sends=Counter(ok=100), jobs=100, confirmed=100, done=95)
+    report = Report(sends=Counter(ok=100), jobs=100, done=95)
     assert why_invalid(report, Plan(seed=1, faults=("none",))) == []
 
 
