@@ -37,6 +37,7 @@ CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator c
 UNCONFIRMED = "publisher"  # who pauses a queue while its copies are not confirmed
 TRIES_BEFORE_PAUSE = 3
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
+DEFECT_REST = 10.0  # seconds before what met a defect of ours goes back: it may meet it again at once
 
 
 class Slots:
@@ -120,12 +121,12 @@ class Lane:
         if not self._inbox or not self._slots.free or not self.gate.lets_start:
             return False
         _, delivery = self._inbox.popleft()
-        self.gate.began(self._start(self._process(delivery)))
+        self.gate.began(self._start(delivery, lambda: self._process(delivery)))
         return True
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         self._slots.used += 1
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._contained(delivery, work))
         self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
@@ -176,14 +177,17 @@ class Lane:
 
     def _is_known(self, delivery: Delivery, message: Message, known: Identity) -> bool:
         fields = {"queue": self.queue, "job": message.job, "id": message.id, "attempt": message.attempt}
+        received = self._metrics.received.labels(self.queue, self._label(message))
         if (owed := self._runs.owed(known)) is not None:
+            received.inc()
             self._metrics.recognised.labels(self.queue, "absorbed").inc()
             log.info("job absorbed", **fields, outcome=word(owed))
             run = Run(delivery, message, known)
             self._runs.begin(run)
-            self._start(self._settle_only(run, owed))
+            self._start(delivery, lambda: self._settle_only(run, owed))
             return True
         if (orphan := self._runs.orphan(known)) is not None:
+            received.inc()
             self._metrics.recognised.labels(self.queue, "adopted").inc()
             log.info("job adopted", **fields)
             orphan.delivery = delivery
@@ -192,9 +196,7 @@ class Lane:
 
     async def _settle_only(self, run: Run, outcome: Outcome) -> None:
         self._remember(run)
-        self._settle_now(run, outcome)
-        assert run.settling is not None
-        await run.settling
+        await self._end(run, outcome)
 
     # -- endings
 
@@ -221,19 +223,16 @@ class Lane:
         then may be so never.
         """
         await self._wait_for_runs(timeout)
-        running = {task for task, run in self._tasks.items() if run is None or run.settling is None}
-        for task in running:
-            task.cancel()
+        undecided = {task for task, run in self._tasks.items() if run is None or run.outcome is None}
+        for task, run in self._tasks.items():
+            if run is None or not run.has_ended:
+                task.cancel()
         await self._wait_for_runs(self._settlement.timeout)
-        held = {
-            task
-            for task, run in self._tasks.items()
-            if task not in running and run is not None and run.is_unsettled
-        }
+        held = {task for task, run in self._tasks.items() if run is not None and run.is_unsettled}
         for task in self._tasks:
             task.cancel()
         await self._wait_for_runs(LAST_GRACE)
-        return len(running | held)
+        return len(undecided | held)
 
     async def _wait_for_runs(self, timeout: float) -> None:
         if self._tasks:
@@ -246,10 +245,22 @@ class Lane:
         if run is not None:
             self._runs.end(run)
         self._slots.used -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A defect of ours: the delivery stays unsettled, the broker gives it back when the session ends.
-            log.error("run failed", queue=self.queue, exc_info=error)
         self._freed()
+
+    async def _contained(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Give back what met a defect of ours: it would hold a place of the prefetch until the session ends."""
+        try:
+            await work()
+        except Exception as error:
+            log.error("run failed", queue=self.queue, exc_info=error)
+            run = self._tasks[_this_task()]
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(DEFECT_REST)  # noqa: TID251  (no event tells that a defect is over)
+            delivery = run.delivery if run is not None else delivery
+            if delivery.is_live:
+                self._runs.give_back(run.identity if run is not None else None)
+                with suppress(ConnectionLost):
+                    await delivery.requeue()
 
     async def _process(self, delivery: Delivery) -> None:
         try:
@@ -260,9 +271,7 @@ class Lane:
             self._metrics.received.labels(self.queue, OTHER).inc()
             self._metrics.finished.labels(self.queue, OTHER, word(outcome)).inc()
             _say(message, self.queue, outcome, 0.0)
-            self._settle_now(run, outcome)
-            assert run.settling is not None
-            await run.settling
+            await self._end(run, outcome)
         else:
             # Another worker has counted what came back to it, and this one has run it, or still does.
             if message.redeliveries and known is not None and self._is_known(delivery, message, known):
@@ -281,6 +290,7 @@ class Lane:
                 await self._settlement.follow_up(run.message, COUNTED, self.queue)
             except BrokerJobsError:
                 return not run.delivery.is_live  # then the broker delivers it again
+            self._metrics.received.labels(self.queue, self._label(run.message)).inc()
             log.info("redelivery counted", queue=self.queue, job=run.message.job, id=run.message.id)
             with suppress(
                 ConnectionLost
@@ -295,9 +305,7 @@ class Lane:
         return run
 
     def _remember(self, run: Run) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks[task] = run
+        self._tasks[_this_task()] = run
 
     async def _execute(self, run: Run, *, suspect: bool) -> None:
         message, job = run.message, self._label(run.message)
@@ -307,17 +315,16 @@ class Lane:
         in_progress = self._metrics.in_progress.labels(self.queue)
         in_progress.inc()
         try:
-            outcome = await self._outcome(run, suspect)
+            ended_with = await self._outcome(run, suspect)
         finally:
             in_progress.dec()
+        outcome = run.outcome or ended_with  # what the job decided by hand holds, however it ended
         self.gate.heed(outcome)
         duration = time.monotonic() - began
         self._metrics.duration.labels(self.queue, job).observe(duration)
         self._metrics.finished.labels(self.queue, job, word(outcome)).inc()
         _say(message, self.queue, outcome, duration)
-        self._settle_now(run, outcome)
-        assert run.settling is not None
-        await run.settling
+        await self._end(run, outcome)
 
     async def _outcome(self, run: Run, suspect: bool) -> Outcome:
         if self.is_cancelled(run.message, lambda: _sent_at(run)):
@@ -335,9 +342,7 @@ class Lane:
         except asyncio.CancelledError:
             if not run.cancellation.asked:
                 return Released("the worker is stopping")
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
+            _this_task().uncancel()
             return CANCELLED
         # A cancelled job that could only be told may fail, but is not tried again.
         return CANCELLED if run.cancellation.asked and isinstance(outcome, Retried) else outcome
@@ -345,7 +350,15 @@ class Lane:
     def _settle_now(self, run: Run, outcome: Outcome) -> None:
         """Settle by the first outcome: that of the job's own decision, or that of its end."""
         if run.settling is None:
+            run.outcome = outcome
             run.settling = asyncio.create_task(self._settle(run, outcome))
+
+    async def _end(self, run: Run, outcome: Outcome) -> None:
+        """Nothing runs any more; return once it is settled."""
+        run.has_ended = True
+        self._settle_now(run, outcome)
+        assert run.settling is not None
+        await run.settling
 
     async def _settle(self, run: Run, outcome: Outcome) -> None:
         """Settle; while a copy is not confirmed, hold the original and try again with backoff."""
@@ -395,6 +408,12 @@ class Lane:
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)
         return job.name if job is not None else OTHER
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome]:

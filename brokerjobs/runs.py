@@ -44,13 +44,24 @@ class Run:
         identity: None for a message without an id of its own, which cannot be recognised.
     """
 
-    __slots__ = ("began", "cancellation", "delivery", "identity", "message", "settling")
+    __slots__ = (
+        "began",
+        "cancellation",
+        "delivery",
+        "has_ended",
+        "identity",
+        "message",
+        "outcome",
+        "settling",
+    )
 
     def __init__(self, delivery: Delivery, message: Message, identity: Identity | None = None) -> None:
         self.delivery = delivery
         self.message = message
         self.identity = identity
+        self.outcome: Outcome | None = None  # by which it is settled
         self.settling: asyncio.Task[None] | None = None
+        self.has_ended = False
         self.cancellation = Cancellation()
         self.began = time.time()
 

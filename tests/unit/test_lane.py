@@ -429,7 +429,8 @@ async def test_message_whose_run_ended_without_a_session_is_absorbed(
 
     assert bench.journal == frames
     assert bench.value("brokerjobs_jobs_recognised_total", queue="emails", how="absorbed") == 1
-    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job=f"emails.{job}") == 1
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job=f"emails.{job}") == 2
+    assert bench.value("brokerjobs_job_duration_seconds_count", queue="emails", job=f"emails.{job}") == 1
 
 
 async def test_acknowledged_message_that_comes_again_is_absorbed(bench: Bench) -> None:
@@ -831,6 +832,30 @@ async def test_drain_waits_for_a_copy_that_is_being_confirmed(threads: Threads) 
     assert bench.journal == ["confirmed", "ack"]
 
 
+@pytest.mark.parametrize(
+    ("decide", "settled", "word"),
+    [("ack", ["ack"], "succeeded"), ("reject", ["confirmed", "ack"], "dead")],
+)
+async def test_drain_ends_a_job_that_has_decided_by_hand_and_its_decision_counts(
+    bench: Bench, decide: str, settled: list[str], word: str
+) -> None:
+    @bench.consumer.job()
+    async def decided() -> None:
+        getattr(current_job(), decide)()
+        await bench.go_on.wait()
+
+    bench.deliver("decided")
+    bench.start_all()
+    await eventually_async(lambda: bench.journal == settled)
+
+    assert await asyncio.wait_for(bench.lane.drain(0.01), AMPLE / 10) == 0
+
+    assert bench.journal == settled
+    finished = {"queue": "emails", "job": "emails.decided"}
+    assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome=word) == 1
+    assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome="released") is None
+
+
 async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
     assert await bench.lane.drain(AMPLE) == 0
 
@@ -865,6 +890,25 @@ async def test_redelivered_message_of_a_classic_queue_is_counted_by_a_copy_and_n
         topology.route_to_queue(Names(), "emails", 0)[1],
     )
     assert (copy.message.redeliveries, copy.message.attempt, copy.message.hop) == (1, 1, 0)
+
+
+async def test_every_delivery_counts_as_received(noting: Bench) -> None:
+    """Also what is counted, adopted or absorbed."""
+    orphan, ended = noting.deliver("stay"), noting.deliver("quick", message_id="8")
+    noting.start_all()
+    await eventually_async(lambda: bool(noting.started) and ended.is_settled)
+    orphan.end_session()
+
+    noting.deliver("stay", redelivered=True)  # adopted
+    absorbed = noting.deliver("quick", message_id="8", redelivered=True)
+    await eventually_async(lambda: absorbed.is_settled and noting.slots.free)
+    noting.deliver("quick", message_id="9", redelivered=True)  # counted
+    noting.start_all()
+    await noting.finish()
+
+    received = "brokerjobs_jobs_received_total"
+    assert noting.value(received, queue="emails", job="emails.stay") == 2
+    assert noting.value(received, queue="emails", job="emails.quick") == 3
 
 
 @pytest.mark.parametrize(
@@ -1001,15 +1045,42 @@ class Defective(Executor):
         raise ZeroDivisionError("a defect")
 
 
-async def test_defect_frees_its_slot_and_leaves_the_delivery_to_the_broker(threads: Threads) -> None:
+async def test_delivery_that_met_a_defect_goes_back_after_a_rest(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "DEFECT_REST", 0.05)
     bench = Bench(threads, executor=Defective)
-    delivery = bench.deliver("quick")
+    bench.deliver("quick")
 
     with capture_logs() as lines:
         bench.start_all()
+        await eventually_async(lambda: bool(lines))
+        assert (bench.journal, bench.slots.used) == ([], 1), "no hot loop"
         await bench.finish()
 
-    assert delivery.is_live
+    assert bench.journal == ["requeue"]
     assert (bench.slots.used, bench.freed) == (0, 1)
     assert bench.value("brokerjobs_jobs_in_progress", queue="emails") == 0
     assert [line["event"] for line in lines] == ["run failed"]
+
+
+async def test_drain_does_not_wait_for_that_rest(threads: Threads) -> None:
+    bench = Bench(threads, executor=Defective)
+    bench.deliver("quick")
+    bench.start_all()
+    await eventually_async(lambda: bench.value("brokerjobs_jobs_in_progress", queue="emails") == 0)
+
+    assert await asyncio.wait_for(bench.lane.drain(0.01), AMPLE / 10) == 1
+    assert bench.journal == ["requeue"]
+
+
+async def test_delivery_that_met_a_defect_in_an_ended_session_is_left_to_the_broker(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "DEFECT_REST", 0.0)
+    bench = Bench(threads, executor=Defective)
+    bench.deliver("quick").end_session()
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.journal == []
