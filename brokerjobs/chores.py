@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.session import Session
 from brokerjobs.errors import BrokerJobsError
+from brokerjobs.gate import BROKER
 from brokerjobs.lane import STALE, Lane
 from brokerjobs.logs import log
 from brokerjobs.settings import Settings
@@ -24,6 +28,8 @@ STRIKES = 2  # such looks in a row without any delivery end the session
 LAG_CHECK = 1.0  # seconds
 STALLED = "messages wait, and RabbitMQ delivers none"
 LAG = 1.0  # seconds that the event loop may be late
+SHORT_LIFE = 5.0  # seconds; a queue that is lost again so soon may be so the next time as well
+LONGEST_REST = 30.0  # seconds until it is consumed again
 
 
 class Chores:
@@ -75,17 +81,52 @@ class Chores:
 
         await self._every(IDLE_CHECK, once)
 
-    async def follow_pauses(self, session: Session, lane: Lane) -> None:
-        """Consume the queue while nobody has paused it."""
-        with suppress(ConnectionLost):
-            while True:
-                lane.gate.changed.clear()
+    async def follow_gate(
+        self, session: Session, lane: Lane, consume: Callable[[Lane], Awaitable[None]]
+    ) -> None:
+        """Consume the queue while nobody has paused it, and anew when it was lost.
+
+        Args:
+            session: that lasts.
+            lane: of the queue.
+            consume: declares the queue, and consumes it unless it is paused.
+        """
+        clock = asyncio.get_running_loop().time
+        began, short_lives = clock(), 0
+        while not session.has_ended:
+            lane.gate.changed.clear()
+            if BROKER in lane.gate.pauses:
+                short_lives = short_lives + 1 if clock() - began < SHORT_LIFE else 0
+                await self._pause(
+                    min(LONGEST_REST, 0.1 * 2.0 ** min(short_lives, 10)) * random.uniform(0.5, 1.0)
+                )
+                await self._regain(lane, consume)
+                began = clock()
+            with suppress(ConnectionLost):  # which the gate tells of, or the session
                 if lane.gate.is_shut and session.consumes(lane.queue):
                     await session.cancel(lane.queue)
                     await lane.return_inbox()
                 elif not lane.gate.is_shut and not session.consumes(lane.queue):
                     await session.renew(lane.queue)
-                await lane.gate.changed.wait()
+            await lane.gate.changed.wait()
+
+    async def _regain(self, lane: Lane, consume: Callable[[Lane], Awaitable[None]]) -> None:
+        """Consume a lost queue again, however long that takes."""
+
+        def say(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            lane.gate.pause(BROKER, str(error))
+            log.warning("queue not consumed", queue=lane.queue, error=str(error),
+                        next_try_in=round(state.upcoming_sleep, 1))  # fmt: skip
+
+        async for attempt in AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_REST),
+            retry=retry_if_exception_type((*LOST, BrokerJobsError)),
+            before_sleep=say,
+        ):
+            with attempt:
+                await consume(lane)
+        lane.gate.resume(BROKER)
 
     async def follow_marks(self, look: Callable[[], Awaitable[None]]) -> None:
         """Look for marks of paused queues now and then: a command may have got lost."""
@@ -129,6 +170,10 @@ class Chores:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise asyncio.CancelledError from None  # told to end while the connection ended as well
                 log.debug("chore put off", error=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._stopping.wait()
+            await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the worker stops meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

@@ -13,6 +13,7 @@ from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
 
 SHORT_REST = 60.0  # seconds
 BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
+BROKER = "broker"  # who pauses a queue that RabbitMQ has taken from this worker
 
 
 class Gate:
@@ -43,7 +44,12 @@ class Gate:
     @property
     def is_shut(self) -> bool:
         """Whether the worker stops consuming too: what it holds would only grow old. A short rest keeps it."""
-        return any(who != BREAKER or not self._rests_shortly for who in self._pauses)
+        return BROKER in self._pauses or self.is_shut_here
+
+    @property
+    def is_shut_here(self) -> bool:
+        """Whether it would be so even if RabbitMQ had not taken the queue."""
+        return any(who != BROKER and (who != BREAKER or not self._rests_shortly) for who in self._pauses)
 
     @property
     def _rests_shortly(self) -> bool:

@@ -18,13 +18,14 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.session import Delivery, Loss
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.consumer import Consumer
+from brokerjobs.durations import text
 from brokerjobs.errors import BrokerJobsError, UndecodableMessage
 from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
-from brokerjobs.gate import Gate
+from brokerjobs.gate import BROKER, Gate
 from brokerjobs.logs import log
 from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
@@ -203,6 +204,23 @@ class Lane:
     def forget_inbox(self) -> None:
         """Drop what an ended session has brought; the broker gives it back."""
         self._inbox.clear()
+
+    def lose(self, loss: Loss) -> None:
+        """RabbitMQ has taken the queue from this worker alone, and gives back what it had delivered; jobs go on."""
+        self.forget_inbox()
+        self.changes += 1
+        late = self._held_longest() if loss.is_late else {}
+        log.warning("queue lost", queue=self.queue, reason=loss.why, **late,
+                    hint="running jobs and other queues go on; consuming it again")  # fmt: skip
+        self.gate.pause(BROKER, loss.why)
+        self._freed()
+
+    def _held_longest(self) -> dict[str, Any]:
+        runs = [run for run in self._tasks.values() if run is not None and run.is_unsettled]
+        if not runs:
+            return {}
+        run = min(runs, key=lambda run: run.began)
+        return {"job": run.message.job, "id": run.message.id, "held_for": text(time.time() - run.began)}
 
     async def return_inbox(self, older_than: float = 0.0) -> None:
         """Give back what has waited longer than this many seconds."""

@@ -28,12 +28,13 @@ from brokerjobs import cautions, long_jobs, provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.guard import Streak
 from brokerjobs.amqp.publisher import Publisher
-from brokerjobs.amqp.session import Session
+from brokerjobs.amqp.session import Loss, Session
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.chores import STALLED, Chores
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, NotConsuming
 from brokerjobs.executor import Executor, Threads
+from brokerjobs.gate import BROKER
 from brokerjobs.isolation import processes_for
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
@@ -253,19 +254,12 @@ class Worker:
                 for lane in self._lanes:
                     capabilities = session.connection.capabilities
                     long_jobs.check(lane.consumer, self._settings, capabilities, self._prefetch(lane))
-            await provision.ensure(session.connection, self._consumers, self._settings)
+            if not self._was_connected:  # at first, all of it must be right
+                await provision.ensure(session.connection, self._consumers, self._settings)
             await self._remote.begin(session)
             if self._strict:
                 self._order = self._order_of(session)
-            for lane in self._lanes:
-                await session.consume(
-                    self._names.queue(lane.queue),
-                    lane.queue,
-                    self._prefetch(lane),
-                    lambda delivery, lane=lane: self._take(lane, delivery),  # type: ignore[misc]
-                    paused=lane.gate.is_shut,
-                    within=long_jobs.acknowledge_within(lane.consumer, self._settings, self._prefetch(lane)),
-                )
+            await self._consume_all(session)
         except BaseException:
             await self._leave(session)
             raise
@@ -275,6 +269,38 @@ class Worker:
         self._was_connected = True
         self._connected.set()
         return session
+
+    async def _consume_all(self, session: Session) -> None:
+        """Later, a queue that cannot be consumed keeps none of the others from it."""
+        failures = []
+        for lane in self._lanes:
+            try:
+                await (self._consume_again if self._was_connected else self._consume)(session, lane)
+            except BrokerJobsError as error:
+                if not self._was_connected:
+                    raise
+                lane.lose(Loss(str(error)))
+                failures.append(error)
+            else:
+                lane.gate.resume(BROKER)
+        if len(failures) == len(self._lanes):
+            raise failures[0]
+
+    async def _consume_again(self, session: Session, lane: Lane) -> None:
+        await provision.ensure(session.connection, [lane.consumer], self._settings)
+        await self._consume(session, lane)
+
+    async def _consume(self, session: Session, lane: Lane) -> None:
+        prefetch = self._prefetch(lane)
+        await session.consume(
+            self._names.queue(lane.queue),
+            lane.queue,
+            prefetch,
+            lambda delivery: self._take(lane, delivery),
+            paused=lane.gate.is_shut_here,
+            within=long_jobs.acknowledge_within(lane.consumer, self._settings, prefetch),
+            on_loss=lane.lose,
+        )
 
     def _order_of(self, session: Session) -> StrictOrder:
         def ready(lane: Lane) -> Awaitable[int]:
@@ -336,7 +362,9 @@ class Worker:
             group.create_task(chores.follow_marks(lambda: self._remote.look_for_pauses(session)))
             group.create_task(chores.mind_the_loop())
             for lane in self._lanes:
-                group.create_task(chores.follow_pauses(session, lane))
+                group.create_task(
+                    chores.follow_gate(session, lane, lambda lane: self._consume_again(session, lane))
+                )
             if self._strict:
                 group.create_task(chores.return_stale())
             if self._burst:

@@ -1,14 +1,16 @@
 """A consuming session: one connection, a channel per queue, deliveries handed to a callback.
 
-A session ends once and for all, when the connection or a channel closes or a consumer is cancelled. Jobs do not
-end with it: the callback only takes a delivery in, and settling a delivery of an ended session is refused here,
-because its tag may by then belong to another message.
+A session ends once and for all, when its connection does. Where RabbitMQ closes the channel of one queue, or cancels
+its consumer, that queue alone is lost, and may be consumed anew beside the others. Jobs do not end with either: the
+callback only takes a delivery in, and settling what a lost channel has brought is refused here, because its tag may by
+then belong to another message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,29 +20,42 @@ import aiormq.exceptions
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from brokerjobs.amqp import guard
-from brokerjobs.amqp.connection import LOST, Connection, ConnectionLost, deadline, explain_channel_error
+from brokerjobs.amqp.connection import (
+    LOST,
+    Connection,
+    ConnectionLost,
+    deadline,
+    explain_channel_error,
+    reply_text,
+)
 from brokerjobs.amqp.wire import from_pamqp
+from brokerjobs.durations import text
 from brokerjobs.errors import BrokerJobsError, TopologyMismatch
 from brokerjobs.message import PROBLEMS
 from brokerjobs.settings import Settings
 
 STEP_TIMEOUT = 15.0  # seconds
 LOOK_TIMEOUT = 2.0
+CONSUMER_TIMEOUT = "x-consumer-timeout"  # milliseconds
 TAKEN_BACK = (
-    "a job was not acknowledged in time (consumer_timeout), and is delivered again: lower its timeout, or raise that "
-    'limit ("Long jobs" in docs/operations.md)'
+    "a job was not acknowledged {within} (RabbitMQ's consumer_timeout), and is delivered again: lower the job's "
+    'timeout, or raise that limit and say so in BROKERJOBS_CONSUMER_TIMEOUT ("Long jobs" in docs/operations.md)'
 )
+_LIMIT = re.compile(r"Timeout value used: (\d+) ms")
 
 
 class Delivery:
     """One arrival of a message at this worker; it is settled at most once."""
 
-    __slots__ = ("_channel", "_message", "_session", "_tag", "is_settled", "queue")
+    __slots__ = ("_channel", "_message", "_session", "_subscription", "_tag", "is_settled", "queue")
 
-    def __init__(self, session: Session, queue: str, message: DeliveredMessage) -> None:
+    def __init__(
+        self, session: Session, subscription: _Subscription, queue: str, message: DeliveredMessage
+    ) -> None:
         self.queue = queue
         self.is_settled = False
         self._session = session
+        self._subscription = subscription
         self._message = message
         self._channel = message.channel
         self._tag: int = message.delivery.delivery_tag  # type: ignore[union-attr, assignment]
@@ -70,8 +85,12 @@ class Delivery:
 
     @property
     def is_live(self) -> bool:
-        """Whether it can still be settled: its session lasts and nobody has settled it."""
-        return not self.is_settled and not self._session.has_ended
+        """Whether it can still be settled: what brought it lasts and nobody has settled it."""
+        return not (self.is_settled or self._is_void)
+
+    @property
+    def _is_void(self) -> bool:
+        return self._session.has_ended or self._subscription.is_lost
 
     async def ack(self) -> None:
         """Tell the broker that it is done with.
@@ -92,7 +111,7 @@ class Delivery:
         await self._send(self._channel.basic_nack(self._tag, requeue=True, wait=False))
 
     def _settle(self) -> None:
-        if self._session.has_ended:
+        if self._is_void:
             raise ConnectionLost("the session of this delivery has ended")
         if self.is_settled:
             raise AssertionError("settled twice: the broker would close the channel (406)")
@@ -106,7 +125,21 @@ class Delivery:
             raise ConnectionLost(str(error)) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """RabbitMQ has taken a queue from this session.
+
+    Args:
+        why: in words.
+        is_late: because a delivery was not acknowledged in time.
+    """
+
+    why: str
+    is_late: bool = False
+
+
 OnDelivery = Callable[[Delivery], None]
+OnLoss = Callable[[Loss], None]
 
 
 class Session:
@@ -149,6 +182,7 @@ class Session:
         *,
         paused: bool = False,
         within: float | None = None,
+        on_loss: OnLoss | None = None,
     ) -> None:
         """Start consuming.
 
@@ -159,6 +193,7 @@ class Session:
             on_delivery: takes each delivery in, at once and without waiting.
             paused: only prepare; `renew` starts.
             within: seconds until each delivery will be settled, told where RabbitMQ takes it back earlier.
+            on_loss: told when this queue is lost and the session lasts; without it the session ends then.
 
         Raises:
             TopologyMismatch: there is no such queue.
@@ -167,17 +202,19 @@ class Session:
         """
 
         async def take(message: DeliveredMessage) -> None:
-            on_delivery(Delivery(self, name, message))
+            if not subscription.is_lost:
+                on_delivery(Delivery(self, subscription, name, message))
 
-        subscription = _Subscription(queue, prefetch, take)
+        subscription = _Subscription(queue, prefetch, take, on_loss)
         if within is not None and self._connection.capabilities.has("consumer_timeout_argument"):
-            subscription.arguments = {"x-consumer-timeout": math.ceil(within * 1000)}
+            subscription.arguments = {CONSUMER_TIMEOUT: math.ceil(within * 1000)}
         try:
             async with deadline(STEP_TIMEOUT, f"consume {queue}"):
                 await self._open_channel(subscription)
                 self._subscriptions[name] = subscription
                 if not paused:
                     await self._start(subscription)
+            subscription.has_begun = True
         except aiormq.exceptions.ChannelNotFoundEntity:
             raise TopologyMismatch(
                 f"there is no queue {queue!r}: run `brokerjobs topology apply`, or set topology to declare"
@@ -189,7 +226,7 @@ class Session:
 
     async def _open_channel(self, subscription: _Subscription) -> None:
         channel = await self._connection.channel()
-        channel.on_consumer_cancel_callbacks.add(lambda _: self._watch(self._cancelled(subscription)))
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(subscription))
         subscription.channel = channel
         self._watch(self._watch_channel(subscription, channel))
         await channel.basic_qos(prefetch_count=subscription.prefetch)
@@ -207,7 +244,7 @@ class Session:
             await self._open_channel(subscription)
             await self._start(subscription)
         else:
-            subscription.tag, subscription.has_started = consumed.consumer_tag or "", True
+            subscription.tag = consumed.consumer_tag or ""
 
     def consumes(self, name: str) -> bool:
         return bool(self._subscriptions[name].tag)
@@ -216,14 +253,21 @@ class Session:
         """Consume anew beside what is held unsettled: a new consumer may hold another prefetch of messages.
 
         Raises:
-            ConnectionLost: the session has ended.
+            ConnectionLost: the session has ended, or this queue is lost to it.
         """
         await self.cancel(name)
+        subscription = self._subscriptions[name]
         try:
             async with deadline(STEP_TIMEOUT, f"consume {name} again"):
-                await self._start(self._subscriptions[name])
+                await self._start(subscription)
         except LOST as error:
-            self.end(f"{self._subscriptions[name].queue} cannot be consumed again: {error}")
+            why = f"{subscription.queue} cannot be consumed again: {error}"
+            if isinstance(
+                error, (aiormq.exceptions.ChannelClosed, aiormq.exceptions.ChannelInvalidStateError)
+            ):
+                self._lose(subscription, Loss(why))
+            else:
+                self.end(why)
             raise ConnectionLost(str(error)) from None
 
     async def cancel(self, name: str) -> None:
@@ -277,13 +321,45 @@ class Session:
         watching.add_done_callback(self._watchers.discard)
 
     async def _watch_channel(self, subscription: _Subscription, channel: AbstractChannel) -> None:
-        why = await _closed(channel)
-        if subscription.has_started:  # else whoever starts it is told
-            self.end(f"the channel of {subscription.queue} closed: {_explain(why)}")
+        error = await _closed(channel)
+        if not subscription.has_begun or subscription.channel is not channel:
+            return  # whoever opened it is told
+        why = f"the channel of {subscription.queue} closed"
+        if isinstance(error, aiormq.exceptions.ChannelClosed):
+            self._lose(subscription, _explain(why, error))
+        elif not subscription.is_lost:
+            self.end(f"{why}: {error or 'by itself'}")
 
-    async def _cancelled(self, subscription: _Subscription) -> None:
+    def _lose(self, subscription: _Subscription, loss: Loss) -> None:
+        if not subscription.is_lost:
+            subscription.is_lost, subscription.tag = True, ""
+            self._tell(subscription, loss)
+
+    def _tell(self, subscription: _Subscription, loss: Loss) -> None:
+        if subscription.on_loss is None:
+            self.end(loss.why)
+        elif not self.has_ended:
+            subscription.on_loss(loss)
+
+    def _cancelled(self, subscription: _Subscription) -> None:
+        """What it has brought is void from now on, though its channel is open."""
+        if not subscription.is_lost:
+            subscription.is_lost, subscription.tag = True, ""
+            self._watch(self._leave(subscription))
+
+    async def _leave(self, subscription: _Subscription) -> None:
+        loss = await self._why_cancelled(subscription)
+        try:
+            async with deadline(LOOK_TIMEOUT, f"close the channel of {subscription.queue}"):
+                await subscription.channel.close()  # what else it holds goes back
+        except LOST:
+            self.end(loss.why)
+        self._tell(subscription, loss)
+
+    async def _why_cancelled(self, subscription: _Subscription) -> Loss:
         """The broker does not say why; what has become of the queue tells."""
         queue = subscription.queue
+        why = f"RabbitMQ cancelled the consumer of {queue}"
         try:
             async with (
                 self._connection.scratch_channel() as channel,
@@ -291,11 +367,11 @@ class Session:
             ):
                 await channel.queue_declare(queue, passive=True)
         except aiormq.exceptions.ChannelNotFoundEntity:
-            self.end(f"RabbitMQ cancelled the consumer of {queue}: the queue was deleted")
+            return Loss(f"{why}: the queue was deleted")
         except (*LOST, BrokerJobsError):
-            self.end(f"RabbitMQ cancelled the consumer of {queue}")
-        else:
-            self.end(f"RabbitMQ cancelled the consumer of {queue}, which is still there: {TAKEN_BACK}")
+            return Loss(why)
+        limit = subscription.arguments.get(CONSUMER_TIMEOUT)
+        return Loss(f"{why}, which is still there: {_taken_back(limit)}", is_late=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -305,23 +381,33 @@ class _Subscription:
     queue: str
     prefetch: int
     take: Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+    on_loss: OnLoss | None
     arguments: dict[str, Any] = field(default_factory=dict)
     channel: AbstractChannel = field(init=False)
     tag: str = ""
-    has_started: bool = False
+    has_begun: bool = False
+    is_lost: bool = False
 
 
-def _explain(why: str) -> str:
-    return f"{TAKEN_BACK} ({why})" if "delivery acknowledgement" in why else why
+def _explain(what: str, error: BaseException) -> Loss:
+    said = reply_text(error)
+    if "delivery acknowledgement" not in said:
+        return Loss(f"{what}: {said}")
+    limit = _LIMIT.search(said)
+    return Loss(f"{what}: {_taken_back(int(limit[1]) if limit else None)}", is_late=True)
 
 
-async def _closed(channel: AbstractChannel) -> str:
+def _taken_back(limit: int | None) -> str:
+    return TAKEN_BACK.format(within=f"within {text(limit / 1000)}" if limit else "in time")
+
+
+async def _closed(channel: AbstractChannel) -> Exception | None:
+    """Return when it has closed; with what closed it, if that was an error."""
     try:
         await asyncio.shield(channel.closing)
     except asyncio.CancelledError:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
-        return "closed"
     except Exception as error:
-        return str(error) or type(error).__name__
-    return "closed"
+        return error
+    return None

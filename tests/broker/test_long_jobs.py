@@ -32,12 +32,13 @@ async def test_a_job_that_is_cut_off_is_named_as_such_and_one_that_asked_for_tim
 ) -> None:
     asks = node.version >= (4, 3)
     patient = [Consumer("patient"), Consumer("old", queue_type="classic")] if asks else []
-    cut = Consumer("cut")
+    cut, other = Consumer("cut"), Consumer("other")
+    other.job(name="quick")(lambda: ran.append("other"))
     told, ran = asyncio.Event(), []
     with capture_logs() as lines:
 
-        def ends() -> list[Any]:
-            return [line["reason"] for line in lines if line["event"] == "session ended"]
+        def said(event: str) -> list[Any]:
+            return [line for line in lines if line["event"] == event]
 
         for consumer in *patient, cut:
 
@@ -52,17 +53,21 @@ async def test_a_job_that_is_cut_off_is_named_as_such_and_one_that_asked_for_tim
                 await client.asend(f"{consumer.queue}.wait", {"queue": consumer.queue})
             await eventually_async(lambda: len(ran) == len(patient))
         # As if the operator had switched the limit off, and had not.
-        await start_worker(cut, settings=settings.model_copy(update={"consumer_timeout": 0}))
+        await start_worker(cut, other, settings=settings.model_copy(update={"consumer_timeout": 0}))
         await client.asend("cut.wait", {"queue": "cut"})
-        await eventually_async(lambda: bool(ends()))
+        await eventually_async(lambda: bool(said("queue lost")))
+        await client.asend("other.quick")
+        await eventually_async(lambda: "other" in ran)
         told.set()
 
         for consumer in *patient, cut:
             await eventually_async(lambda queue=consumer.queue: amqp.ready(url, queue) == 0)  # type: ignore[misc]
-        await eventually_async(
-            lambda: [line["event"] for line in lines].count("job succeeded") == len(patient) + 1
-        )
-    assert sorted(ran) == sorted(consumer.queue for consumer in (*patient, cut)), "each ran once"
-    (reason,) = ends()
-    assert "of cut" in reason
-    assert "a job was not acknowledged in time (consumer_timeout)" in reason
+        await eventually_async(lambda: len(said("job succeeded")) == len(patient) + 2)
+    assert sorted(ran) == sorted(consumer.queue for consumer in (*patient, cut, other)), "each ran once"
+    assert said("session ended") == []
+    lost = said("queue lost")
+    assert {(line["queue"], line["job"]) for line in lost} == {("cut", "cut.wait")}
+    limit = "in time" if asks else "within 1s"
+    assert f"of cut{', which is still there' if asks else ' closed'}" in lost[0]["reason"]
+    assert f"a job was not acknowledged {limit} (RabbitMQ's consumer_timeout)" in lost[0]["reason"]
+    assert "BROKERJOBS_CONSUMER_TIMEOUT" in lost[0]["reason"]

@@ -276,23 +276,75 @@ async def test_worker_that_never_gets_what_waits_ends(
         await asyncio.wait_for(running, 60)
 
 
-async def test_deleted_queue_is_declared_and_consumed_again(
-    client: Client, start_worker: StartWorker, node: PrivateNode, vhost: str
+async def test_deleted_queue_is_declared_and_consumed_again_and_the_others_do_not_notice(
+    client: Client, start_worker: StartWorker, node: PrivateNode, vhost: str, url: str
 ) -> None:
-    consumer = Consumer("emails")
+    emails, reports = Consumer("emails"), Consumer("reports")
     ran: list[int] = []
+    runs: list[bool] = []
+    go_on = asyncio.Event()
 
-    @consumer.job()
+    @emails.job()
     async def welcome(number: int) -> None:
         ran.append(number)
 
-    await start_worker(consumer)
-    await welcome.asend(1)
-    await eventually_async(lambda: ran == [1])
-    delete_queue(node, vhost, "emails")
-    await welcome.asend(2)  # into the queue again, or into jobs.unrouted, from where it is swept
+    @reports.job()
+    async def long() -> None:
+        runs.append(current_job().redelivered)
+        await go_on.wait()
 
-    await eventually_async(lambda: ran == [1, 2])
+    with capture_logs() as lines:
+        worker = await start_worker(emails, reports)
+        await welcome.asend(1)
+        await long.asend()
+        await eventually_async(lambda: ran == [1] and len(runs) == 1)
+        delete_queue(node, vhost, "emails")
+        await eventually_async(lambda: "queue lost" in [line["event"] for line in lines])
+        await welcome.asend(2)  # into the queue again, or into jobs.unrouted, from where it is swept
+        await eventually_async(lambda: ran == [1, 2])
+        go_on.set()
+        await eventually_async(lambda: all(lane.is_idle for lane in worker._lanes))
+        await long.asend()
+        await eventually_async(lambda: len(runs) == 2)
+        await eventually_async(lambda: amqp.ready(url, "reports") == 0)
+
+    assert runs == [False, False]
+    events = [line["event"] for line in lines]
+    assert not {"session ended", "settlement lost", "job adopted", "job absorbed"} & set(events)
+    lost = next(line for line in lines if line["event"] == "queue lost")
+    assert lost["queue"] == "emails"
+    assert "the queue was deleted" in lost["reason"]
+
+
+async def test_queue_that_cannot_be_consumed_keeps_no_other_from_it(
+    client: Client, settings: Settings, start_worker: StartWorker, node: PrivateNode, vhost: str, url: str
+) -> None:
+    """It was made anew with other arguments; when it is right again, it is consumed again."""
+    emails, reports = Consumer("emails", queue_type="classic"), Consumer("reports")
+    ran: list[str] = []
+    emails.job(name="welcome")(lambda: ran.append("email"))
+    reports.job(name="monthly")(lambda: ran.append("report"))
+
+    with capture_logs() as lines:
+        worker = await start_worker(emails, reports)
+        gate = worker._lanes[0].gate
+        with amqp.channel(url) as channel:
+            channel.queue_delete("emails")
+            channel.queue_declare("emails", durable=True, arguments={"x-max-length": 7})
+        await eventually_async(lambda: "exists with other arguments" in gate.pauses.get("broker", ""))
+        lost = asyncio.create_task(session_loss(worker))
+        close_connections(node)  # nor does it when all begins anew
+        await lost
+        await asyncio.wait_for(worker.consuming(), 60)
+        await client.asend("reports.monthly")
+        await eventually_async(lambda: ran == ["report"])
+        assert "broker" in gate.pauses
+
+        delete_queue(node, vhost, "emails")
+        await client.asend("emails.welcome", check_queue=False)
+        await eventually_async(lambda: ran == ["report", "email"])
+    assert not gate.is_paused
+    assert "queue not consumed" in [line["event"] for line in lines]
 
 
 async def test_check_mode_names_what_is_missing_and_declares_nothing(

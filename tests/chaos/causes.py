@@ -39,7 +39,8 @@ class Causes:
         self._absorbing = absorbing
         self._faults = sorted(history.faults, key=lambda fault: fault.began)
         self._deaths = _Times(notice for notice in history.notices if notice.event == "died")
-        self._sessions = _Times(notice for notice in history.notices if notice.event == "session ended")
+        ends = "session ended", "queue lost"
+        self._sessions = _Times(notice for notice in history.notices if notice.event in ends)
         self._by_id: dict[str, list[Notice]] = defaultdict(list)
         for notice in history.notices:
             if notice.id:

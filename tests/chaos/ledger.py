@@ -13,7 +13,7 @@ from tests.chaos.history import NEVER, Fault, Found, History, Notice, Run, Sampl
 from tests.chaos.journal import Tail
 
 # Of a worker's own log.
-_TOLD = ("session ended", "settlement lost", "job released", "job absorbed", "job adopted")
+_TOLD = ("session ended", "queue lost", "settlement lost", "job released", "job absorbed", "job adopted")
 _DEFECTS = ("run failed", "chores failed")
 
 
