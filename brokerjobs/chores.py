@@ -14,7 +14,7 @@ from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.session import Session
 from brokerjobs.errors import BrokerJobsError
-from brokerjobs.gate import BROKER
+from brokerjobs.gate import BROKER, OPERATOR
 from brokerjobs.lane import STALE, Lane
 from brokerjobs.logs import log
 from brokerjobs.settings import Settings
@@ -25,6 +25,9 @@ from brokerjobs.unrouted import sweep
 IDLE_CHECK = 0.2  # seconds between looks at the queues in burst mode
 WATCH_INTERVAL = 15.0  # seconds between looks whether what waits is delivered
 STRIKES = 2  # such looks in a row without any delivery end the session
+MARKS_INTERVAL = (
+    300.0  # seconds between looks for marks; each that is not there is an error in RabbitMQ's log
+)
 LAG_CHECK = 1.0  # seconds
 STALLED = "messages wait, and RabbitMQ delivers none"
 LAG = 1.0  # seconds that the event loop may be late
@@ -70,12 +73,18 @@ class Chores:
         await self._every(STALE / 4, once)
 
     async def stop_when_empty(self, session: Session, stop: Callable[[], None]) -> None:
-        """Stop the worker once all its queues are empty and nothing runs."""
+        """Stop the worker once all its queues are empty and nothing runs; those that an operator paused do not count.
+
+        What a job left behind while the queues were asked one after another would be overlooked, so nothing may have
+        come or ended meanwhile.
+        """
 
         async def once() -> None:
-            lanes = [lane for lane in self._lanes if not lane.gate.is_shut]
+            before = [(lane.is_idle, lane.changes) for lane in self._lanes]
+            lanes = [lane for lane in self._lanes if OPERATOR not in lane.gate.pauses]
             ready = [await session.ready(lane.queue, self._names.queue(lane.queue)) for lane in lanes]
-            if not any(ready) and all(lane.is_idle for lane in self._lanes):
+            idle = [(True, lane.changes) for lane in self._lanes]
+            if before == idle and not any(ready):
                 log.info("all queues are empty")
                 stop()
 
@@ -130,12 +139,17 @@ class Chores:
 
     async def follow_marks(self, look: Callable[[], Awaitable[None]]) -> None:
         """Look for marks of paused queues now and then: a command may have got lost."""
-        await self._every(self._settings.sweep_interval, look)
+        await self._every(MARKS_INTERVAL, look)
 
     async def watch(self, session: Session) -> None:
-        """End a session that is connected and gets nothing, though messages wait and nothing is held."""
+        """End a session that is connected and gets nothing, though messages wait and nothing is held.
+
+        Where others consume the queue too, it may be that RabbitMQ delivers to one of them alone (a single active
+        consumer) until that one ends: then a new consumer must do.
+        """
         strikes: Counter[Lane] = Counter()
         seen: dict[Lane, int] = {}
+        told: set[Lane] = set()
 
         async def once() -> None:
             for lane in self._lanes:
@@ -145,11 +159,29 @@ class Chores:
                 is_idle = waiting > 0 and not lane.held and seen.get(lane) == lane.changes
                 strikes[lane] = strikes[lane] + 1 if is_idle else 0
                 seen[lane] = lane.changes
-                if strikes[lane] >= STRIKES:
+                if strikes[lane] < STRIKES:
+                    continue
+                strikes[lane] = 0
+                if not await self._others_consume(session, lane):
                     log.error("not consuming", queue=lane.queue, ready=waiting)
                     session.end(STALLED)
+                    return
+                if lane not in told:
+                    log.warning("not consuming", queue=lane.queue, ready=waiting,
+                                hint="others do: has the queue a single active consumer?")  # fmt: skip
+                told.add(lane)
+                await session.renew(lane.queue)
 
         await self._every(WATCH_INTERVAL, once)
+
+    async def _others_consume(self, session: Session, lane: Lane) -> bool:
+        """Whether the queue has consumers beside ours, which this ends: quorum queues count no standby."""
+        await session.cancel(lane.queue)
+        try:
+            found = await declare.count(session.connection, self._names.queue(lane.queue))
+        except (*LOST, BrokerJobsError):
+            return False
+        return found is not None and found[1] > 0
 
     async def mind_the_loop(self) -> None:
         """Say when a job has held up the event loop, and with it heartbeats and all other jobs."""

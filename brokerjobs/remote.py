@@ -21,6 +21,7 @@ from brokerjobs.amqp.control import Body, Command, note
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import history
 from brokerjobs.errors import AccessRefused, BrokerJobsError
+from brokerjobs.gate import OPERATOR
 from brokerjobs.lane import Lane
 from brokerjobs.logs import log
 from brokerjobs.message import SHORT_LIMIT, Message
@@ -28,7 +29,6 @@ from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
 
-OPERATOR = "operator"  # who pauses a queue by `brokerjobs pause`
 REMEMBERED = 100_000  # cancellations
 MOST_ANSWERS = 100  # at once; a flood of questions must not hold up retries
 REPLY_TIMEOUT = 5.0  # seconds; who asked does not wait longer

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 
-from brokerjobs import Consumer, Retry, control, current_job
+import pytest
+
+from brokerjobs import Consumer, Retry, chores, control, current_job
 from brokerjobs.client import Client
 from brokerjobs.dead_letters import DeadLetters, Filter
 from brokerjobs.settings import Settings
@@ -60,8 +62,9 @@ async def test_paused_queue_is_left_alone_until_it_is_resumed(
 
 
 async def test_lost_command_is_made_up_for_by_the_mark(
-    start_worker: StartWorker, settings: Settings, url: str
+    start_worker: StartWorker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chores, "MARKS_INTERVAL", 0.5)
     worker = await start_worker(Consumer("emails"))
     with amqp.channel(url) as channel:
         channel.queue_declare("emails.paused", durable=True)

@@ -251,6 +251,47 @@ async def test_session_that_gets_nothing_though_messages_wait_is_replaced(
     assert opened[0].reason == chores.STALLED
 
 
+async def test_standby_of_a_single_active_consumer_stays_so(
+    client: Client, settings: Settings, start_worker: StartWorker, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "WATCH_INTERVAL", 0.2)
+    consumer = Consumer("emails")
+    ran: list[int] = []
+    go_on = asyncio.Event()
+
+    @consumer.job()
+    async def welcome(number: int) -> None:
+        ran.append(number)
+        await go_on.wait()
+
+    renewed: list[str] = []
+    renew = Session.renew
+
+    async def noted(self: Session, name: str) -> None:
+        renewed.append(name)
+        await renew(self, name)
+
+    (await start_worker(consumer)).stop()
+    with amqp.channel(url) as channel:
+        channel.queue_delete("emails")
+        kind = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        channel.queue_declare("emails", durable=True, arguments=kind)
+    monkeypatch.setattr(Session, "renew", noted)
+    one_job = settings.model_copy(update={"concurrency": 1})
+    with capture_logs() as lines:
+        active = await start_worker(consumer, settings=one_job)
+        await client.asend_many(welcome.message(number) for number in range(3))
+        await eventually_async(lambda: ran == [0])
+        await start_worker(consumer, settings=one_job)
+        await eventually_async(lambda: len(renewed) >= 4)
+        active.stop()
+        go_on.set()
+        await eventually_async(lambda: sorted(ran) == [0, 1, 2])
+    told = [line for line in lines if line["event"] == "not consuming"]
+    assert [line["log_level"] for line in told] == ["warning"]
+    assert "session ended" not in [line["event"] for line in lines]
+
+
 async def test_worker_that_never_gets_what_waits_ends(
     client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
