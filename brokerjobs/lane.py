@@ -18,7 +18,8 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.session import Delivery, Loss
+from brokerjobs.amqp.delivery import Delivery
+from brokerjobs.amqp.session import Loss
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.consumer import Consumer
 from brokerjobs.durations import text

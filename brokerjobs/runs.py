@@ -11,7 +11,7 @@ import math
 import time
 from hashlib import blake2b
 
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.context import Cancellation
 from brokerjobs.message import Message
 from brokerjobs.outcome import Outcome, Succeeded

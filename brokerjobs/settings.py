@@ -123,6 +123,13 @@ class Settings(BaseSettings):
     recycle_threads: int | None = Field(
         default=None, ge=1, description="replace a worker process that has left so many threads behind"
     )
+    fast_lane: bool = Field(
+        default=True,
+        description="take deliveries from the stream itself, several times as fast; false: through the client library",
+    )
+    ack_together: bool = Field(
+        default=True, description="acknowledge an unbroken row of deliveries with one frame, in the fast lane"
+    )
     concurrency: int = Field(
         default=10, ge=1, le=10_000, description="jobs that run at once per queue and process"
     )

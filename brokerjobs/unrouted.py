@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.settlement import dead_letter
 from brokerjobs.amqp.walk import walk
 from brokerjobs.delay import LEVELS

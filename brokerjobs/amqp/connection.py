@@ -22,6 +22,7 @@ import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 
 from brokerjobs import tls
+from brokerjobs.amqp.taps import TappedStreams
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.capabilities import Capabilities
 from brokerjobs.errors import AccessRefused, BrokerUnreachable, ConfigurationError
@@ -47,13 +48,16 @@ class ConnectionLost(ConnectionError):
 class Connection:
     """A connection that is open until `closed` says otherwise; it is never reopened."""
 
-    def __init__(self, inner: aio_pika.Connection, settings: Settings) -> None:
+    def __init__(self, inner: aio_pika.Connection, settings: Settings, streams: TappedStreams) -> None:
         transport = inner.transport
         if transport is None:
             raise ConnectionLost("closed while it was opened")
         self._inner = inner
         self._settings = settings
+        self.streams = streams if settings.fast_lane and streams.are_used else None
         self._transport: Any = transport.connection
+        if self.streams is not None:
+            self.streams.reader.limit(self._transport.connection_tune.frame_max)
         self.capabilities = Capabilities.of(self._transport.server_properties)
         self.cluster_name = _text(self._transport.server_properties.get("cluster_name"))
 
@@ -78,6 +82,9 @@ class Connection:
                     ssl_context=secured,
                     client_properties=properties,
                 )
+                streams = TappedStreams()
+                if settings.fast_lane:
+                    inner.kwargs["transport_factory"] = streams
                 try:
                     await inner.connect()
                 except BaseException:
@@ -85,7 +92,7 @@ class Connection:
                         inner.close()
                     )  # at once, as there is no transport; else it complains when it is collected
                     raise
-                return cls(inner, settings)
+                return cls(inner, settings, streams)
         except (ConfigurationError, BrokerUnreachable):
             raise
         except (*LOST, TimeoutError, ValueError) as error:

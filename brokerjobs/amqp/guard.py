@@ -8,6 +8,7 @@ Installed before the first delivery, once per process; proved each time on a fra
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from struct import pack
@@ -40,13 +41,15 @@ class UnreadableProperties(commands.Basic.Properties):
 
 def problems_of(delivery: Any, properties: Any) -> str:
     """What could not be read of a delivery, in words; empty when all could."""
-    garbled = [
-        f"the {what} is not UTF-8: {name!s}"
-        for what, name in (("routing key", delivery.routing_key), ("exchange", delivery.exchange))
-        if isinstance(name, Garbled)
-    ]
-    told = [properties.problems] if isinstance(properties, UnreadableProperties) else []
-    return "; ".join([*garbled, *told])
+    names = ("routing key", delivery.routing_key), ("exchange", delivery.exchange)
+    garbled = [(what, str(name)) for what, name in names if isinstance(name, Garbled)]
+    return told(garbled, properties.problems if isinstance(properties, UnreadableProperties) else "")
+
+
+def told(garbled: Iterable[tuple[str, str]], problems: str) -> str:
+    """All of it in words: what names are not UTF-8, and the problems of the properties."""
+    words = [f"the {what} is not UTF-8: {name}" for what, name in garbled]
+    return "; ".join([*words, problems] if problems else words)
 
 
 @cache

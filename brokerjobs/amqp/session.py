@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,13 +28,14 @@ from brokerjobs.amqp.connection import (
     explain_channel_error,
     reply_text,
 )
-from brokerjobs.amqp.wire import from_pamqp
+from brokerjobs.amqp.delivery import STEP_TIMEOUT, Arrival, ByClient, Delivery, FromClient, Settling
+from brokerjobs.amqp.inlet import Inlet, agrees_with_client
+from brokerjobs.amqp.taps import TappedStreams
 from brokerjobs.durations import text
 from brokerjobs.errors import BrokerJobsError, TopologyMismatch
-from brokerjobs.message import PROBLEMS
+from brokerjobs.logs import log
 from brokerjobs.settings import Settings
 
-STEP_TIMEOUT = 15.0  # seconds
 LOOK_TIMEOUT = 2.0
 CONSUMER_TIMEOUT = "x-consumer-timeout"  # milliseconds
 TAKEN_BACK = (
@@ -42,87 +43,6 @@ TAKEN_BACK = (
     'timeout, or raise that limit and say so in BROKERJOBS_CONSUMER_TIMEOUT ("Long jobs" in docs/operations.md)'
 )
 _LIMIT = re.compile(r"Timeout value used: (\d+) ms")
-
-
-class Delivery:
-    """One arrival of a message at this worker; it is settled at most once."""
-
-    __slots__ = ("_channel", "_message", "_session", "_subscription", "_tag", "is_settled", "queue")
-
-    def __init__(
-        self, session: Session, subscription: _Subscription, queue: str, message: DeliveredMessage
-    ) -> None:
-        self.queue = queue
-        self.is_settled = False
-        self._session = session
-        self._subscription = subscription
-        self._message = message
-        self._channel = message.channel
-        self._tag: int = message.delivery.delivery_tag  # type: ignore[union-attr, assignment]
-
-    @property
-    def body(self) -> bytes:
-        return self._message.body
-
-    @property
-    def exchange(self) -> str:
-        return self._message.delivery.exchange or ""  # type: ignore[union-attr]
-
-    @property
-    def routing_key(self) -> str:
-        return self._message.delivery.routing_key or ""  # type: ignore[union-attr]
-
-    @property
-    def redelivered(self) -> bool:
-        return bool(self._message.delivery.redelivered)  # type: ignore[union-attr]
-
-    @property
-    def properties(self) -> Mapping[str, Any]:
-        found = from_pamqp(self._message.header.properties)
-        if problems := guard.problems_of(self._message.delivery, self._message.header.properties):
-            found[PROBLEMS] = problems
-        return found
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it can still be settled: what brought it lasts and nobody has settled it."""
-        return not (self.is_settled or self._is_void)
-
-    @property
-    def _is_void(self) -> bool:
-        return self._session.has_ended or self._subscription.is_lost
-
-    async def ack(self) -> None:
-        """Tell the broker that it is done with.
-
-        Raises:
-            ConnectionLost: the broker will deliver it again.
-        """
-        self._settle()
-        await self._send(self._channel.basic_ack(self._tag, wait=False))
-
-    async def requeue(self) -> None:
-        """Give it back to its queue (nack).
-
-        Raises:
-            ConnectionLost: the broker gives it back by itself.
-        """
-        self._settle()
-        await self._send(self._channel.basic_nack(self._tag, requeue=True, wait=False))
-
-    def _settle(self) -> None:
-        if self._is_void:
-            raise ConnectionLost("the session of this delivery has ended")
-        if self.is_settled:
-            raise AssertionError("settled twice: the broker would close the channel (406)")
-        self.is_settled = True
-
-    async def _send(self, frame: Any) -> None:
-        try:
-            async with deadline(STEP_TIMEOUT, "settle a delivery"):
-                await frame
-        except LOST as error:
-            raise ConnectionLost(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +68,7 @@ class Session:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._settings = settings
+        self._streams = _streams_of(connection) if settings.fast_lane else None
         self._ended = asyncio.Event()
         self._subscriptions: dict[str, _Subscription] = {}
         self.reason = ""
@@ -200,12 +121,7 @@ class Session:
             AccessRefused: the user may not read it.
             ConnectionLost: worth another try.
         """
-
-        async def take(message: DeliveredMessage) -> None:
-            if not subscription.is_lost:
-                on_delivery(Delivery(self, subscription, name, message))
-
-        subscription = _Subscription(queue, prefetch, take, on_loss)
+        subscription = _Subscription(name, queue, prefetch, on_delivery, on_loss, self._ended.is_set)
         if within is not None and self._connection.capabilities.has("consumer_timeout_argument"):
             subscription.arguments = {CONSUMER_TIMEOUT: math.ceil(within * 1000)}
         try:
@@ -227,16 +143,31 @@ class Session:
     async def _open_channel(self, subscription: _Subscription) -> None:
         channel = await self._connection.channel()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(subscription))
-        subscription.channel = channel
+        subscription.channel, subscription.inlet = channel, None
+        if (streams := self._streams) is not None:
+            inlet = Inlet(
+                channel.number,
+                streams.writer.write,
+                lambda arrival: self._arrived(subscription, arrival, inlet.acks),
+                together=self._settings.ack_together,
+            )
+            streams.reader.taps[channel.number] = inlet.tap
+            subscription.inlet = inlet
         self._watch(self._watch_channel(subscription, channel))
         await channel.basic_qos(prefetch_count=subscription.prefetch)
 
+    def _arrived(self, subscription: _Subscription, arrival: Arrival, settling: Settling) -> None:
+        if not subscription.is_lost:
+            subscription.on_delivery(Delivery(subscription.name, arrival, settling, subscription.is_void))
+
     async def _start(self, subscription: _Subscription) -> None:
-        arguments = subscription.arguments
+        arguments, channel = subscription.arguments, subscription.channel
+
+        async def take(message: DeliveredMessage) -> None:
+            self._arrived(subscription, FromClient(message), ByClient(channel))
+
         try:
-            consumed = await subscription.channel.basic_consume(
-                subscription.queue, subscription.take, arguments=arguments
-            )
+            consumed = await channel.basic_consume(subscription.queue, take, arguments=arguments)
         except aiormq.exceptions.ChannelPreconditionFailed:
             if not arguments:
                 raise
@@ -298,6 +229,8 @@ class Session:
 
     async def close(self) -> None:
         """End the session; the broker gives back what was not settled."""
+        for subscription in self._subscriptions.values():
+            subscription.flush()
         self.end("closed")
         self._watcher.cancel()
         # A caller that is cancelled here leaves at once, and the connection still gets closed.
@@ -322,6 +255,8 @@ class Session:
 
     async def _watch_channel(self, subscription: _Subscription, channel: AbstractChannel) -> None:
         error = await _closed(channel)
+        if (streams := self._streams) is not None:
+            streams.reader.taps.pop(channel.number, None)
         if not subscription.has_begun or subscription.channel is not channel:
             return  # whoever opened it is told
         why = f"the channel of {subscription.queue} closed"
@@ -332,7 +267,7 @@ class Session:
 
     def _lose(self, subscription: _Subscription, loss: Loss) -> None:
         if not subscription.is_lost:
-            subscription.is_lost, subscription.tag = True, ""
+            subscription.lose()
             self._tell(subscription, loss)
 
     def _tell(self, subscription: _Subscription, loss: Loss) -> None:
@@ -344,7 +279,7 @@ class Session:
     def _cancelled(self, subscription: _Subscription) -> None:
         """What it has brought is void from now on, though its channel is open."""
         if not subscription.is_lost:
-            subscription.is_lost, subscription.tag = True, ""
+            subscription.lose()
             self._watch(self._leave(subscription))
 
     async def _leave(self, subscription: _Subscription) -> None:
@@ -378,15 +313,45 @@ class Session:
 class _Subscription:
     """A queue that is consumed, or shall be: then its `tag` is empty."""
 
+    name: str
     queue: str
     prefetch: int
-    take: Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+    on_delivery: OnDelivery
     on_loss: OnLoss | None
+    has_session_ended: Callable[[], bool]
     arguments: dict[str, Any] = field(default_factory=dict)
     channel: AbstractChannel = field(init=False)
+    inlet: Inlet | None = None
     tag: str = ""
     has_begun: bool = False
     is_lost: bool = False
+
+    def is_void(self) -> bool:
+        """Whether what it has brought cannot be answered any more."""
+        return self.is_lost or self.has_session_ended()
+
+    def flush(self) -> None:
+        """Send the answers that have been given."""
+        if self.inlet is not None:
+            self.inlet.acks.flush()
+
+    def lose(self) -> None:
+        """Take and answer nothing more of what this channel brings."""
+        self.is_lost, self.tag = True, ""
+        if self.inlet is not None:
+            self.inlet.acks.flush()
+            self.inlet.acks.close()
+
+
+def _streams_of(connection: Connection) -> TappedStreams | None:
+    """Where deliveries can be taken from; None where only the client library can be asked for them."""
+    if connection.streams is not None and agrees_with_client():
+        return connection.streams
+    log.warning(
+        "fast lane is off",
+        hint="brokerjobs does not know this release of aiormq or pamqp: deliveries go through it, several times slower",
+    )
+    return None
 
 
 def _explain(what: str, error: BaseException) -> Loss:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from brokerjobs import topology
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.failure import Failure, cut
 from brokerjobs.message import HISTORY_LIMIT, Message
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded

@@ -16,7 +16,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import LOST, Connection, ConnectionLost, deadline, explain_channel_error
-from brokerjobs.amqp.session import STEP_TIMEOUT, Delivery, Session
+from brokerjobs.amqp.delivery import STEP_TIMEOUT, Delivery
+from brokerjobs.amqp.session import Session
 from brokerjobs.errors import QueueInUse, UnknownQueue
 from brokerjobs.settings import Settings
 from brokerjobs.topology import reader_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -51,6 +52,14 @@ def from_pamqp(properties: Any) -> dict[str, Any]:
     """The properties that are set, by their AMQP names."""
     found = {name: getattr(properties, name, None) for name in _NAMES if name != "type"}
     found["type"] = getattr(properties, "message_type", None)
+    return found
+
+
+def from_wire(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, from what `read_content_header` has found."""
+    found = dict(properties)
+    if "message_type" in found:
+        found["type"] = found.pop("message_type")
     return found
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from brokerjobs import topology
 from brokerjobs.amqp.connection import LOST, ConnectionLost
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.publisher import Publisher
-from brokerjobs.amqp.session import Delivery
 from brokerjobs.amqp.walk import Walk, walk
 from brokerjobs.dead_letters.letter import DeadLetter, Filter, read
 from brokerjobs.dead_letters.moving import Action, Drop, Effect, OnStep, Pace, Progress, Replay

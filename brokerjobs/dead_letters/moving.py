@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.dead_letters.letter import DeadLetter, replay_of
 from brokerjobs.errors import AccessRefused, BrokerUnreachable, PublishRefused, Unroutable
 from brokerjobs.topology import Names

@@ -181,20 +181,28 @@ async def test_odd_properties_stop_neither_a_job_nor_its_retry_death_and_replay(
         assert {"x-death", "CC", "BCC"}.isdisjoint(found.headers)
 
 
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["from the stream", "through the client library"])
 async def test_what_the_client_library_cannot_read_dies_and_ends_no_session(
-    consumer: Consumer, ran: list[int], start_worker: StartWorker, url: str, settings: Settings
+    consumer: Consumer,
+    ran: list[int],
+    start_worker: StartWorker,
+    url: str,
+    settings: Settings,
+    *,
+    fast_lane: bool,
 ) -> None:
+    settings = settings.model_copy(update={"fast_lane": fast_lane})
     later = Consumer("later")
     body = b'{"user_id": 5}'
     with capture_logs() as lines:
-        await start_worker(consumer)
+        await start_worker(consumer, settings=settings)
         for properties, _ in hostile.UNREADABLE.values():
             hostile.publish(url, "emails.welcome", body, properties)
             hostile.publish(url, "later.welcome", body, properties)
         hostile.publish(url, b"emails.caf\xe9", body, b"\x00\x00")
         amqp.publish(url, "emails.welcome", b'{"user_id": 7}')
         await eventually_async(lambda: ran == [7])
-        await start_worker(later)  # and sweeps
+        await start_worker(later, settings=settings)  # and sweeps
 
         count = len(hostile.UNREADABLE)
         await eventually_async(lambda: amqp.ready(url, "emails.dead") == count + 1)

@@ -333,7 +333,7 @@ async def test_second_replayer_is_refused_and_a_told_one_stops_without_loss(
 CRASH = """
 import asyncio, os, sys
 from brokerjobs import settings
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.dead_letters import DeadLetters
 
 async def crash(delivery):

@@ -548,7 +548,7 @@ async def test_worker_that_never_finds_a_broker_gives_up_after_its_start_timeout
 
 
 async def test_message_that_ends_every_session_makes_no_hot_loop(
-    start_worker: StartWorker, url: str, monkeypatch: pytest.MonkeyPatch
+    start_worker: StartWorker, url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = Consumer("emails")
     consumer.job(name="welcome")(lambda: None)
@@ -566,7 +566,7 @@ async def test_message_that_ends_every_session_makes_no_hot_loop(
 
     monkeypatch.setattr(Session, "open", noted)
     with capture_logs() as lines:
-        await start_worker(consumer)
+        await start_worker(consumer, settings=settings.model_copy(update={"fast_lane": False}))
         monkeypatch.setattr("brokerjobs.amqp.guard.read_content_header", overlooked)
         amqp.publish(url, "emails.welcome", b"{}", message_id="odd one")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from brokerjobs import cli
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.outcome import Outcome, word
 from brokerjobs.worker import Ending, Worker

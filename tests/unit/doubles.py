@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.session import Delivery
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.transport import Publication
 
 

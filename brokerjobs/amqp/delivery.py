@@ -1,0 +1,211 @@
+"""One arrival of a message: what came, and the one answer that it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from brokerjobs.amqp import guard
+from brokerjobs.amqp.connection import LOST, ConnectionLost, deadline
+from brokerjobs.amqp.frames import read_deliver, read_route
+from brokerjobs.amqp.properties import read_content_header
+from brokerjobs.amqp.wire import from_pamqp, from_wire
+from brokerjobs.message import PROBLEMS
+
+STEP_TIMEOUT = 15.0  # seconds
+
+
+class Arrival(Protocol):
+    """What came, and the number by which it is answered."""
+
+    @property
+    def tag(self) -> int: ...
+    @property
+    def redelivered(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def exchange(self) -> str: ...
+    @property
+    def routing_key(self) -> str: ...
+    @property
+    def properties(self) -> Mapping[str, Any]: ...
+
+
+class FromFrames:
+    """Read from the frames themselves; what is asked for late, or never, is read late.
+
+    Args:
+        method: the payload of Basic.Deliver.
+        head: the payload of the content header.
+        body: all of it.
+    """
+
+    __slots__ = ("_head", "_properties", "_route", "body", "redelivered", "tag")
+
+    def __init__(self, method: bytes, head: bytes, body: bytes) -> None:
+        self.tag, self.redelivered, self._route = read_deliver(method)
+        self._head = head
+        self.body = body
+        self._properties: dict[str, Any] | None = None
+
+    @property
+    def exchange(self) -> str:
+        return read_route(self._route)[0].decode(errors="backslashreplace")
+
+    @property
+    def routing_key(self) -> str:
+        return read_route(self._route)[1].decode(errors="backslashreplace")
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        if self._properties is None:
+            read = read_content_header(self._head)
+            self._properties = from_wire(read.properties)
+            if problems := guard.told(self._garbled(), read.problems):
+                self._properties[PROBLEMS] = problems
+        return self._properties
+
+    def _garbled(self) -> Iterator[tuple[str, str]]:
+        """What of the route is not UTF-8."""
+        for what, raw in zip(("exchange", "routing key"), read_route(self._route), strict=True):
+            if not raw.isascii() and (text := raw.decode(errors="backslashreplace")).encode() != raw:
+                yield what, text
+
+
+class FromClient:
+    """As the client library has read it."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: DeliveredMessage) -> None:
+        self._message = message
+
+    @property
+    def tag(self) -> int:
+        return self._message.delivery.delivery_tag  # type: ignore[union-attr, return-value]
+
+    @property
+    def redelivered(self) -> bool:
+        return bool(self._message.delivery.redelivered)  # type: ignore[union-attr]
+
+    @property
+    def body(self) -> bytes:
+        return self._message.body
+
+    @property
+    def exchange(self) -> str:
+        return self._message.delivery.exchange or ""  # type: ignore[union-attr]
+
+    @property
+    def routing_key(self) -> str:
+        return self._message.delivery.routing_key or ""  # type: ignore[union-attr]
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        found = from_pamqp(self._message.header.properties)
+        if problems := guard.problems_of(self._message.delivery, self._message.header.properties):
+            found[PROBLEMS] = problems
+        return found
+
+
+class Settling(Protocol):
+    """Answers deliveries of one channel; gives something to wait for, or None when that is not needed."""
+
+    def ack(self, tag: int) -> Awaitable[object] | None: ...
+    def requeue(self, tag: int) -> Awaitable[object] | None: ...
+
+
+class ByClient:
+    """Answers through the client library."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    def ack(self, tag: int) -> Awaitable[object]:
+        return self._channel.basic_ack(tag, wait=False)
+
+    def requeue(self, tag: int) -> Awaitable[object]:
+        return self._channel.basic_nack(tag, requeue=True, wait=False)
+
+
+class Delivery:
+    """One arrival of a message at this worker; it is settled at most once.
+
+    Args:
+        queue: as users say it.
+        arrival: what came.
+        settling: answers it.
+        is_over: whether the session that brought it has ended.
+    """
+
+    __slots__ = ("_arrival", "_is_over", "_settling", "is_settled", "queue")
+
+    def __init__(self, queue: str, arrival: Arrival, settling: Settling, is_over: Callable[[], bool]) -> None:
+        self.queue = queue
+        self.is_settled = False
+        self._arrival = arrival
+        self._settling = settling
+        self._is_over = is_over
+
+    @property
+    def body(self) -> bytes:
+        return self._arrival.body
+
+    @property
+    def exchange(self) -> str:
+        return self._arrival.exchange
+
+    @property
+    def routing_key(self) -> str:
+        return self._arrival.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        return self._arrival.redelivered
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        return self._arrival.properties
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it can still be settled: its session lasts and nobody has settled it."""
+        return not self.is_settled and not self._is_over()
+
+    async def ack(self) -> None:
+        """Tell the broker that it is done with.
+
+        Raises:
+            ConnectionLost: the broker will deliver it again.
+        """
+        self._settle()
+        if (sending := self._settling.ack(self._arrival.tag)) is not None:
+            await _sent(sending)
+
+    async def requeue(self) -> None:
+        """Give it back to its queue (nack).
+
+        Raises:
+            ConnectionLost: the broker gives it back by itself.
+        """
+        self._settle()
+        if (sending := self._settling.requeue(self._arrival.tag)) is not None:
+            await _sent(sending)
+
+    def _settle(self) -> None:
+        if self._is_over():
+            raise ConnectionLost("the session of this delivery has ended")
+        if self.is_settled:
+            raise AssertionError("settled twice: the broker would close the channel (406)")
+        self.is_settled = True
+
+
+async def _sent(sending: Awaitable[object]) -> None:
+    try:
+        async with deadline(STEP_TIMEOUT, "settle a delivery"):
+            await sending
+    except LOST as error:
+        raise ConnectionLost(str(error)) from None
