@@ -194,7 +194,17 @@ class Lane:
             log.info("job adopted", **fields)
             orphan.delivery = delivery
             return True
+        if (held := self._runs.held(known)) is not None:
+            before = {task for task, run in self._tasks.items() if run is held}
+            self._start(delivery, lambda: self._take_after(before, delivery))
+            return True
         return False
+
+    async def _take_after(self, before: set[asyncio.Task[None]], delivery: Delivery) -> None:
+        """It runs here already: who made a copy that counts lost its session before it acknowledged the original."""
+        await asyncio.wait(before)
+        if delivery.is_live:
+            self.take(delivery)
 
     async def _settle_only(self, run: Run, outcome: Outcome) -> None:
         self._remember(run)

@@ -1,7 +1,8 @@
 """The runs that this process knows, so that a message delivered again is recognised and not run again.
 
 A redelivered message is the one that is running here (adopt: the run goes on, under the new delivery), or one whose
-run has ended here (absorb: only what its outcome still owes is done). Anything else runs.
+run has ended here (absorb: only what its outcome still owes is done). One that runs here and is held already is there
+twice: the second waits for the end of the run. Anything else runs.
 """
 
 from __future__ import annotations
@@ -118,6 +119,11 @@ class Runs:
         """What a message whose run has ended still needs; None when no such run is known."""
         self._turn()
         return self._ended.get(identity) or self._ended_before.get(identity)
+
+    def held(self, identity: Identity) -> Run | None:
+        """The run that goes on, and will be settled on its session."""
+        run = self._going_on.get(identity)
+        return run if run is not None and run.delivery.is_live and run.is_unsettled else None
 
     def orphan(self, identity: Identity) -> Run | None:
         """The run that goes on, and whose session ended before it was settled."""

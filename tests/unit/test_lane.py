@@ -987,6 +987,59 @@ async def test_copy_that_counts_is_recognised_by_the_worker_that_ran_the_origina
     assert noting.journal == ["ack"]
 
 
+@pytest.mark.parametrize(
+    "second", [{"redelivered": True}, {"headers": {"brokerjobs-redeliveries": 1}}], ids=["original", "copy"]
+)
+async def test_original_and_the_copy_that_counts_it_run_once(noting: Bench, second: dict[str, Any]) -> None:
+    """Who made the copy died, or lost its session, before it acknowledged the original: both are there."""
+    first = noting.deliver("stay", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    await eventually_async(lambda: noting.started == ["emails 0"])
+
+    twin = noting.deliver("stay", **second)
+    noting.start_all()
+    assert not twin.is_settled
+    noting.go_on.set()
+    await eventually_async(lambda: noting.lane.has_waiting or noting.lane.is_idle)
+    noting.start_all()
+    await eventually_async(lambda: noting.lane.is_idle)
+
+    assert noting.started == ["emails 0"]
+    assert (first.is_settled, twin.is_settled) == (True, True)
+    assert noting.journal == ["ack", "ack"]
+
+
+async def test_second_copy_of_a_run_that_ended_undone_runs(noting: Bench) -> None:
+    counted: dict[str, Any] = {"headers": {"brokerjobs-redeliveries": 1}}
+    noting.deliver("stay", **counted)
+    noting.start_all()
+    await eventually_async(lambda: noting.started == ["emails 0"])
+    noting.deliver("stay", **counted)
+    noting.start_all()
+
+    first, *_ = noting.lane._tasks
+    first.cancel()
+    await eventually_async(lambda: noting.lane.has_waiting)
+    noting.start_all()
+    await noting.finish()
+
+    assert noting.started == ["emails 0"] * 2
+    assert noting.journal == ["requeue", "ack"]
+
+
+async def test_second_copy_whose_session_ends_meanwhile_is_left_to_the_broker(noting: Bench) -> None:
+    noting.deliver("stay")
+    noting.start_all()
+    await eventually_async(lambda: noting.started == ["emails 0"])
+    twin = noting.deliver("stay", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    twin.end_session()
+    await noting.finish()
+
+    assert noting.started == ["emails 0"]
+    assert noting.journal == ["ack"]
+
+
 async def test_message_that_cannot_be_counted_runs_isolated_and_holds_up_nothing(noting: Bench) -> None:
     noting.publisher.errors += [PublishUnknown("an alarm")]
     noting.deliver("quick", redelivered=True)
