@@ -3,6 +3,9 @@
 A message comes again in one of two ways. It is *delivered again*, because who had it did not settle it: killed,
 frozen, cut off, its acknowledgement lost. Or there are *two copies* of it, because a publish was sent again when its
 confirm did not come. Only the first kind is marked `redelivered`, so an unmarked repeat needs a cause of the second.
+
+Of several processes under one parent each answers for itself: the end of one, or of the parent, is no cause for what
+another one had.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class Causes:
             again: the repeat.
             before: runs of the same message that began earlier.
             sends: all sends of its id.
-            parents: runs of the attempt before, each of which may have made a copy.
+            parents: runs of the turn before, each of which may have made a copy.
         """
         for earlier in reversed(before):
             if cause := self._delivered_again(earlier, again):
@@ -80,32 +83,45 @@ class Causes:
         return "broker fault" if self._shaken(since, at, "echo") else ""
 
     def _delivered_again(self, earlier: Run, again: Run) -> str:
-        # A worker may replace what comes again by a copy, to count how often it has come.
-        if not again.redelivered and again.hop <= earlier.hop:
+        if not again.redelivered or again.hop != earlier.hop:
             return ""
         window = earlier.started - SLACK, again.started + SLACK
-        if self._died(earlier, (window[0], window[1] + SEEN)):
+        if _any_of(earlier, self._deaths.between(earlier.worker, window[0], window[1] + SEEN)):
             return "killed"
         for event, cause in ("job released", "released"), ("failpoint", "failpoint"):
-            if self._has_notice(again.id, event, window):
+            if self._has_notice(earlier, event, window):
                 return cause
         if self._undone(earlier, again):
             return "broker crash"
         if self._absorbing and (earlier.worker, earlier.pid) == (again.worker, again.pid):
             return ""
+        return self._cut_off(earlier, again, window)
+
+    def _cut_off(self, earlier: Run, again: Run, window: tuple[float, float]) -> str:
+        """What another process than that of the earlier run need not have recognised."""
         if any(fault.target == earlier.worker for fault in self._during(*window, "freeze")):
             return "frozen"
+        if self._is_there_twice(again, since=earlier.started - NOTICED):
+            return "counted twice"
         late = window[0], window[1] + NOTICED
-        if self._has_notice(again.id, "settlement lost", late):
+        if self._has_notice(earlier, "settlement lost", late):
             return "ack lost"
         # What had finished long before its session ended, had been settled on it.
         unsettled_until = again.started if earlier.finished == NEVER else earlier.finished
-        ended = self._sessions.between(earlier.worker, *late)
-        return "session lost" if any(notice.at <= unsettled_until + NOTICED for notice in ended) else ""
+        until = min(late[1], unsettled_until + NOTICED)
+        ended = self._sessions.between(earlier.worker, late[0], until)
+        return "session lost" if _any_of(earlier, ended) else ""
 
-    def _died(self, earlier: Run, window: tuple[float, float]) -> bool:
-        deaths = self._deaths.between(earlier.worker, *window)
-        return any(notice.pid in (0, earlier.pid) for notice in deaths)
+    def _is_there_twice(self, again: Run, *, since: float) -> bool:
+        """Whether a worker made a copy of it to count that it came again, and could not acknowledge the original."""
+        for counted in self._by_id.get(again.id, ()):
+            if counted.event != "redelivery counted" or not since <= counted.at <= again.started:
+                continue
+            around = counted.worker, counted.at - AFTERMATH, counted.at + NOTICED
+            ends = [*self._sessions.between(*around), *self._deaths.between(*around)]
+            if any(counted.pid in (0, end.pid) or not end.pid for end in ends):
+                return True
+        return False
 
     def _undone(self, earlier: Run, again: Run) -> bool:
         """Whether the broker crashed and forgot that it was settled."""
@@ -114,10 +130,11 @@ class Causes:
             return False
         return any(earlier.finished == NEVER or fault.began <= earlier.finished + UNDONE for fault in crashes)
 
-    def _has_notice(self, id: str, event: str, window: tuple[float, float]) -> bool:
-        return any(
-            notice.event == event and window[0] <= notice.at <= window[1]
-            for notice in self._by_id.get(id, ())
+    def _has_notice(self, run: Run, event: str, window: tuple[float, float]) -> bool:
+        told = self._by_id.get(run.id, ())
+        return _any_of(
+            run,
+            (notice for notice in told if notice.event == event and window[0] <= notice.at <= window[1]),
         )
 
     def _shaken(self, began: float, ended: float, effect: str) -> bool:
@@ -129,6 +146,11 @@ class Causes:
                 return
             if effect in fault.effects and fault.ended + AFTERMATH >= began:
                 yield fault
+
+
+def _any_of(run: Run, notices: Iterable[Notice]) -> bool:
+    """Whether any of these tells of the process that had this run."""
+    return any(notice.worker == run.worker and notice.pid in (0, run.pid) for notice in notices)
 
 
 class _Times:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tests.chaos.causes import Causes
@@ -98,13 +99,31 @@ class Report:
         }
 
 
-@dataclass(slots=True)
+@dataclass
 class _Job:
-    """All that is known of one id; its runs by attempt, however often their message was copied."""
+    """All that is known of one id; its runs in the order of time."""
 
     sends: list[Send] = field(default_factory=list)
-    runs: dict[int, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    runs: list[Run] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+
+    @cached_property
+    def turns(self) -> list[list[Run]]:
+        """Its runs by turn; each turn but the first was asked for in the one before, by failing or to run later.
+
+        A copy that nobody asked for is a repeat within the turn before: it was sent twice, or once more after it had
+        met no queue.
+        """
+        copies: dict[tuple[int, int], list[Run]] = defaultdict(list)
+        for run in self.runs:
+            copies[run.attempt, run.hop].append(run)
+        turns: list[list[Run]] = []
+        for _, runs in sorted(copies.items()):
+            if turns and not any(_asked_for(before, runs[0]) for before in turns[-1]):
+                turns[-1] = sorted([*turns[-1], *runs], key=lambda run: run.started)
+            else:
+                turns.append(runs)
+        return turns
 
     @property
     def fate(self) -> str:
@@ -118,7 +137,7 @@ class _Job:
 
     @property
     def is_done(self) -> bool:
-        return any(run.succeeded for runs in self.runs.values() for run in runs)
+        return any(run.succeeded for run in self.runs)
 
     @property
     def dead(self) -> list[Found]:
@@ -170,7 +189,7 @@ def _by_id(history: History) -> dict[str, _Job]:
     for send in history.sends:
         jobs[send.id].sends.append(send)
     for run in sorted(history.runs, key=lambda run: run.started):
-        jobs[run.id].runs[run.attempt].append(run)
+        jobs[run.id].runs.append(run)
     for found in history.found:
         jobs[found.id].found.append(found)
     return jobs
@@ -179,8 +198,8 @@ def _by_id(history: History) -> dict[str, _Job]:
 def _ends(id: str, job: _Job, history: History, report: Report) -> Iterable[Violation]:
     fate, is_dead = job.fate, bool(job.dead)
     yield from _leftovers(id, job)
-    began = [run.started for runs in job.runs.values() for run in runs]
-    if min(began, default=NEVER) < job.maybe_queued_at or (fate == "refused" and job.found):
+    began = min((run.started for run in job.runs), default=NEVER)
+    if began < job.maybe_queued_at or (fate == "refused" and job.found):
         yield Violation("refused", id, f"its send was refused, yet it was there: {_story(job)}")
     if fate == "unknown" and (job.is_done or is_dead):
         report.recovered += 1
@@ -220,45 +239,50 @@ def _is_excused(job: _Job, history: History) -> bool:
 
 
 def _attempts(id: str, job: _Job, most: int) -> Iterable[Violation]:
-    highest = max(job.runs, default=0)
+    highest = max((run.attempt for run in job.runs), default=0)
     if highest > most:
         yield Violation("attempts", id, f"attempt {highest} of {most}")
 
 
+def _asked_for(before: Run, run: Run) -> bool:
+    """Whether this run is what the other one asked for; only a failure spends an attempt."""
+    return not before.succeeded and run.attempt == before.attempt + (not before.later)
+
+
 def _delays(id: str, job: _Job, lateness: list[float]) -> Iterable[Violation]:
-    for attempt, runs in job.runs.items():
-        due = _due(job, attempt)
+    for number, runs in enumerate(job.turns):
+        due = _due(job, number)
         if due is None:
             continue
-        first = min(run.started for run in runs)
+        first = runs[0].started
         if first < due - EARLY:
             yield Violation(
-                "early", id, f"attempt {attempt} began {due - first:.3f} s before it was due: {_story(job)}"
+                "early", id, f"turn {number} began {due - first:.3f} s before it was due: {_story(job)}"
             )
         else:
             lateness.append(first - due)
 
 
-def _due(job: _Job, attempt: int) -> float | None:
-    """When an attempt may begin at the earliest; None when nobody asked for a wait."""
-    if attempt == 1:
-        delayed = [send.invoked + send.delay for send in job.sends if send.delay]
-        return min(delayed, default=None)
-    ends = [run.finished + run.again_in for run in job.runs.get(attempt - 1, ()) if run.finished != NEVER]
-    return min(ends, default=None)
+def _due(job: _Job, number: int) -> float | None:
+    """When a turn may begin at the earliest; None when nobody asked for a wait."""
+    if number == 0:
+        return min((send.invoked + send.delay for send in job.sends if send.delay), default=None)
+    before = job.turns[number - 1]
+    return min((run.finished + run.again_in for run in before if run.finished != NEVER), default=None)
 
 
 def _repeats(id: str, job: _Job, causes: Causes, report: Report) -> Iterable[Violation]:
-    for attempt, runs in job.runs.items():
-        parents = job.runs.get(attempt - 1, [])
+    before: list[Run] = []
+    for runs in job.turns:
+        parents = [run for run in before if _asked_for(run, runs[0])]
         for number, run in enumerate(runs[1:], 1):
             cause = causes.of_run(run, runs[:number], job.sends, parents)
             report.repeats[cause or "unexplained"] += 1
             if not cause:
-                yield Violation("unexplained", id, f"attempt {attempt} ran again: {_story(job)}")
-    parents = job.runs.get(max(job.runs, default=0), [])
+                yield Violation("unexplained", id, f"attempt {run.attempt} ran again: {_story(job)}")
+        before = runs
     for _ in job.dead[1:]:
-        cause = causes.of_copy(NEVER, job.sends, parents)
+        cause = causes.of_copy(NEVER, job.sends, before)
         report.repeats[cause or "unexplained"] += 1
         if not cause:
             yield Violation("unexplained", id, f"it is dead more than once: {_story(job)}")
@@ -281,17 +305,16 @@ def _story(job: _Job) -> str:
         (send.invoked, f"sent ({send.fate} at +{send.ended - zero:.2f}, end {send.end})")
         for send in job.sends
     ]
-    for runs in job.runs.values():
-        for run in runs:
-            again = ", redelivered" if run.redelivered else ""
-            how = {None: "", True: " ok", False: " failed"}[run.succeeded]
-            lines.append(
-                (
-                    run.started,
-                    f"hop {run.hop} attempt {run.attempt} in {run.worker} ({run.pid}{again}) "
-                    f"until +{run.finished - zero:.2f}{how}",
-                )
+    for run in job.runs:
+        again = ", redelivered" if run.redelivered else ""
+        how = " later" if run.later else {None: "", True: " ok", False: " failed"}[run.succeeded]
+        lines.append(
+            (
+                run.started,
+                f"hop {run.hop} attempt {run.attempt} in {run.worker} ({run.pid}{again}) "
+                f"until +{run.finished - zero:.2f}{how}",
             )
+        )
     told = [f"+{at - zero:.2f} {text}" for at, text in sorted(lines)]
     told += [f"found in {found.queue} hop {found.hop} {found.reason}" for found in job.found]
     return f"[{zero:.2f}] " + "; ".join(told)

@@ -1,11 +1,10 @@
-"""Three nodes that find each other by their configuration when they start."""
+"""Private nodes that are one broker: three that find each other by their configuration when they start, or just one."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import quote
 
 from brokerjobs.node.installation import Installation
@@ -17,45 +16,14 @@ START = 180.0  # seconds
 
 
 class Cluster:
-    """Private nodes that are one broker; with one node just that one.
+    """Nodes that are one broker.
 
     Args:
-        nodes: not started yet.
+        nodes: that have joined each other.
     """
 
-    def __init__(self, nodes: list[PrivateNode]) -> None:
+    def __init__(self, nodes: Sequence[PrivateNode]) -> None:
         self.nodes = nodes
-        self._stack = ExitStack()
-
-    @classmethod
-    def of(cls, installation: Installation, *, conf: str, advanced: str) -> Cluster:
-        nodes = [PrivateNode(installation, advanced=advanced) for _ in range(SIZE)]
-        peers = ["cluster_formation.peer_discovery_backend = classic_config"]
-        peers += [
-            f"cluster_formation.classic_config.nodes.{number} = {node.name}"
-            for number, node in enumerate(nodes, 1)
-        ]
-        for node in nodes:
-            node.conf = "\n".join([conf, *peers])
-        return cls(nodes)
-
-    def __enter__(self) -> Self:
-        for node in self.nodes:
-            self._stack.callback(node.close)
-        try:
-            for node in self.nodes:
-                node.start(wait=False)
-            for node in self.nodes:
-                node.wait_ready(START)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     @property
     def ports(self) -> list[int]:
@@ -71,3 +39,29 @@ class Cluster:
         told = json.loads(management(self.node, "GET", f"/api/queues/%2F/{quote(queue, safe='')}"))
         name = told.get("leader") or told["node"]
         return next(node for node in self.nodes if node.name == name)
+
+
+def three(installation: Installation, *, conf: str, advanced: str) -> list[PrivateNode]:
+    """Nodes that will find each other when they start."""
+    nodes = [PrivateNode(installation, advanced=advanced) for _ in range(SIZE)]
+    peers = ["cluster_formation.peer_discovery_backend = classic_config"]
+    peers += [
+        f"cluster_formation.classic_config.nodes.{number} = {node.name}"
+        for number, node in enumerate(nodes, 1)
+    ]
+    for node in nodes:
+        node.conf = "\n".join([conf, *peers])
+    return nodes
+
+
+@contextmanager
+def running(nodes: Sequence[PrivateNode]) -> Iterator[Cluster]:
+    """Start them all, and end them all."""
+    with ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(closing(node))
+        for node in nodes:
+            node.start(wait=False)
+        for node in nodes:
+            node.wait_ready(START)
+        yield Cluster(nodes)

@@ -15,6 +15,7 @@ from functools import partial
 from brokerjobs.node.private import PrivateNode
 from tests.chaos import leftovers, operator
 from tests.chaos.entry import DEEDS, GAPS, STALL, failpoint
+from tests.chaos.fleet import Fleet, Member
 from tests.chaos.proxy import Mode
 from tests.chaos.stage import SECOND, Stage, second_type
 from tests.waiting import eventually
@@ -134,6 +135,43 @@ def kill(prefix: str, scene: Scene) -> Course:
     yield 1.0
 
 
+def child_kill(scene: Scene) -> Course:
+    """Kill one process of several under a parent, which has to start another."""
+    fleet = scene.stage.fleet
+    member = fleet.members[scene.rng.choice(scene.stage.victims("parent"))]
+    with suppress(AssertionError):
+        child = scene.rng.choice(fleet.wait_at_work(member))
+        yield f"{member.title}, its child {child}"
+        fleet.kill(member.name, child)
+        yield 1.0
+        _see_at_work(fleet, member)
+
+
+def parent_stop(scene: Scene) -> Course:
+    """Freeze a parent: its children go on; and one that dies meanwhile it replaces later."""
+    fleet = scene.stage.fleet
+    member = fleet.members[scene.rng.choice(scene.stage.victims("parent"))]
+    with suppress(AssertionError):
+        children = fleet.wait_at_work(member)
+        yield member.title
+        fleet.send(member.name, signal.SIGSTOP)
+        noted = {child: fleet.noted(member, child) for child in children}
+        yield scene.rng.choice(FREEZE)
+        for child in children:
+            if fleet.noted(member, child) == noted[child]:
+                fleet.defect(member, f"while it stood still, its child {child} ran nothing")
+        fleet.kill(member.name, scene.rng.choice(children))
+        fleet.send(member.name, signal.SIGCONT)
+        _see_at_work(fleet, member)
+
+
+def _see_at_work(fleet: Fleet, member: Member) -> None:
+    try:
+        fleet.wait_at_work(member)
+    except AssertionError as error:
+        fleet.defect(member, str(error))
+
+
 def stop(prefix: str, scene: Scene) -> Course:
     name = scene.rng.choice(scene.stage.victims(prefix))
     yield scene.stage.fleet.members[name].title
@@ -209,6 +247,14 @@ KINDS = {
             where=lambda stage: stage.disk is not None,
         ),
         _kind("worker-kill", "", partial(kill, "worker")),
+        *(
+            _kind(name, "", course, where=lambda stage: bool(stage.victims("parent")))
+            for name, course in (
+                ("parent-kill", partial(kill, "parent")),
+                ("parent-stop", parent_stop),
+                ("child-kill", child_kill),
+            )
+        ),
         _kind("worker-stop", "freeze resend", partial(stop, "worker")),
         _kind("publisher-kill", "", partial(kill, "publisher")),
         _kind("publisher-stop", "resend", partial(stop, "publisher")),

@@ -44,12 +44,13 @@ class Run:
     """One run of a job's function.
 
     Args:
-        hop: how often the message had been copied: for its next attempt, or to count what comes again.
+        hop: how often the message had been copied: for its next attempt, to run later, or because it met no queue.
         worker: the command that was started, all processes of it.
-        pid: the process of it.
+        pid: the process of it that had the message, though an isolated job runs in another.
         finished: NEVER when the process died before.
         succeeded: None when it did not finish.
         again_in: seconds of wait that a failed run asked for.
+        later: whether it asked to run later, which spends no attempt.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Run:
     finished: float = NEVER
     succeeded: bool | None = None
     again_in: float = 0.0
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A line of a worker's log, the end of its process (`died`), a `failpoint`, or what nobody foresaw (`defect`)."""
+    """A line of a worker's log, the end of its process (`died`), a `failpoint`, or what nobody foresaw (`defect`).
+
+    Args:
+        worker: the command that was started, all processes of it.
+        pid: the process of it; 0 where there is only one.
+    """
 
     worker: str
     event: str

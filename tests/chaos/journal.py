@@ -31,7 +31,12 @@ class Journal:
 
 def of_this_process() -> Journal:
     """The journal of a process that the stage has started, in the folder that the environment names."""
-    return Journal(Path(os.environ[FOLDER]) / f"{os.environ[NAME]}-{os.getpid()}.jsonl")
+    return Journal(path_of(Path(os.environ[FOLDER]), os.environ[NAME], os.getpid()))
+
+
+def path_of(folder: Path, title: str, pid: int) -> Path:
+    """Where a process writes its journal."""
+    return folder / f"{title}-{pid}.jsonl"
 
 
 class Tail:

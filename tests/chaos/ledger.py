@@ -9,11 +9,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from brokerjobs.cli.exits import DRAIN_TIMEOUT
 from tests.chaos.history import NEVER, Fault, Found, History, Notice, Run, Sample, Send
 from tests.chaos.journal import Tail
 
-# Of a worker's own log.
-_TOLD = ("session ended", "queue lost", "settlement lost", "job released", "job absorbed", "job adopted")
+# Of a worker's own log, and of its parent's.
+_TOLD = (
+    "session ended",
+    "queue lost",
+    "settlement lost",
+    "job released",
+    "redelivery counted",
+    "job absorbed",
+    "job adopted",
+)
+_ENDED = "child ended"
+_WELL = (0, DRAIN_TIMEOUT)  # codes of those that have given back what they had, and said so
 _DEFECTS = ("run failed", "chores failed")
 
 
@@ -46,6 +57,8 @@ class Ledger:
                 self._take(source, line)
             elif line.get("event") in _TOLD:
                 self._notice(source, line)
+            elif line.get("event") == _ENDED and line.get("code") not in _WELL:
+                self._notice(source, {**line, "event": "died"})
             elif line.get("event") in _DEFECTS:
                 self._notice(source, {**line, "event": "defect", "text": line["event"]})
 

@@ -9,11 +9,12 @@ import pika
 
 from brokerjobs.node.private import PrivateNode
 from tests.chaos.history import Found, Place
+from tests.conftest import management
 
 
 def queues(node: PrivateNode) -> list[str]:
     """All durable queues of the node's virtual host, whoever made them; not streams, which hold no jobs."""
-    listed = json.loads(node.ctl("-s", "list_queues", "name", "durable", "type", "--formatter=json"))
+    listed = json.loads(management(node, "GET", "/api/queues/%2F?columns=name,durable,type"))
     return sorted(queue["name"] for queue in listed if queue["durable"] and "stream" not in queue["type"])
 
 

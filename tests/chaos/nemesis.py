@@ -11,7 +11,6 @@ from brokerjobs.errors import ConfigurationError
 from tests.chaos.faults import KINDS, Kind, Scene
 from tests.chaos.stage import Stage
 
-CALM = (1.0, 4.0)  # seconds between two faults
 TRIES = 5  # for a fault that finds nothing to hit
 
 
@@ -52,7 +51,7 @@ class Nemesis:
         for _ in range(TRIES):
             if self.fire(KINDS[name]):
                 break
-        self._hold(self._rng.uniform(*CALM))
+        self._hold(self._rng.uniform(*self._stage.plan.pause))
 
     def fire(self, kind: Kind) -> bool:
         """Fire this fault; False when there was nothing to hit."""

@@ -1,4 +1,4 @@
-"""What publishers send: jobs that succeed, fail, wait, are rejected, hang, each with the end it must have."""
+"""What publishers send: jobs that succeed, fail, wait, ask to run later, are rejected, hang, each with its due end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def draw(rng: random.Random) -> Order:
     queue, job = rng.choice((("swift", swift.go), ("steady", steady.go)))
     delay = rng.choice((0.5, 1.0, 2.5)) if rng.random() < 0.04 else 0.0
     fails = rng.choices((0, 1, 2, MAX_ATTEMPTS, -1), (88, 6, 3, 2, 1))[0]
-    rest = rng.choice((0.05, 0.2, 1.0)) if rng.random() < 0.04 else 0.0
+    later = rng.choice((1, 1, 2)) if rng.random() < 0.04 else 0
+    rest = rng.choice((0.05, 0.2, 1.0, 2.0)) if rng.random() < 0.1 else 0.0
     options = job.options(priority=rng.randrange(10), delay=delay or None)
-    message = options.message(fails=fails, rest=rest)
+    message = options.message(fails=fails, later=later, rest=rest)
     return Order(message, queue, "done" if 0 <= fails < MAX_ATTEMPTS else "dead", delay)

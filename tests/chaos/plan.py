@@ -23,6 +23,7 @@ class Plan:
         faults: kinds; all when empty, none when `none`.
         cluster: three nodes instead of one.
         calm: seconds of full load before the first fault.
+        pause: seconds between two faults, at least and at most.
         quiet: seconds without a sign of life until queues are taken as silent.
         heartbeat: seconds; short ones find frozen peers sooner.
         is_small: fewer workers, for a test that takes seconds.
@@ -36,6 +37,7 @@ class Plan:
     faults: tuple[str, ...] = ()
     cluster: bool = False
     calm: float = 15.0
+    pause: tuple[float, float] = (1.0, 4.0)
     quiet: float = 5.0
     heartbeat: int = 5
     is_small: bool = False

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from tempfile import TemporaryDirectory
 
 from brokerjobs.node.fetch import default_cache, fetch
 from brokerjobs.node.private import PrivateNode
 from tests.chaos import operator
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import Cluster, running, three
 from tests.chaos.entry import held
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.journal import Journal
@@ -25,43 +24,37 @@ from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = "second"
+USERS = ("worker", "publisher")
 QUEUES = ("swift", "steady", "brief")
 SAMPLING = 2.0
 # What a delay level moves onward is tried again after this when its target did not confirm; 180 s by default.
 ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n"
 
 
+@dataclass
 class Stage:
     """Everything that runs, and the ledger of it.
 
     Args:
         plan: what for.
-        folder: for journals; a temporary one, removed at the end, when None.
+        folder: for journals.
+        cluster: the broker.
+        proxies: before the broker, by who goes through them: `workers`, `publishers`.
+        fleet: the workers and publishers.
+        disk: that of the broker, where it has one of its own.
     """
 
-    def __init__(self, plan: Plan, folder: Path | None = None) -> None:
-        self.plan = plan
-        self._stack = ExitStack()
-        self.folder = folder or Path(self._stack.enter_context(_temporary_folder()))
-        self.folder.mkdir(parents=True, exist_ok=True)
+    plan: Plan
+    folder: Path
+    cluster: Cluster
+    proxies: Mapping[str, Proxy]
+    fleet: Fleet
+    disk: operator.Disk | None = None
+
+    def __post_init__(self) -> None:
         self.ledger = Ledger(self.folder)
         self.journal = Journal(self.folder / "nemesis.jsonl")
         self._sampled = 0.0
-        self.disk: operator.Disk | None = None
-        self.proxies: dict[str, Proxy] = {}
-
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     @property
     def node(self) -> PrivateNode:
@@ -77,50 +70,86 @@ class Stage:
         self.ledger.read()
         if time.monotonic() - self._sampled > SAMPLING:
             self._sampled = time.monotonic()
-            for member in list(self.fleet.members.values()):
-                if "tests.chaos.entry" not in member.command and member.process is not None:
-                    with suppress(OSError, KeyError):
-                        self.journal.note("sample", process=member.title, **held(member.pid))
+            members = self.fleet.members.values()
+            samplers = {member.title for member in members if "tests.chaos.entry" in member.command}
+            for name, pid in self.fleet.measured():
+                if name in samplers:  # these tell of themselves
+                    continue
+                with suppress(OSError, KeyError):
+                    self.journal.note("sample", process=name, **held(pid))
 
     def victims(self, what: str) -> tuple[str, ...]:
         """Members that may be killed or frozen: never worker-a, whose growth is measured."""
         return tuple(name for name in _VICTIMS[what] if name in self.fleet.members)
 
-    def _open(self) -> None:
-        self.cluster = self._stack.enter_context(self._make_cluster())
-        for user in "worker", "publisher":
-            operator.add_user(self.node, user)
-            self.proxies[f"{user}s"] = self._stack.enter_context(Proxy(*self.cluster.ports))
-        self.fleet = Fleet(self.folder, _environment(self.plan))
-        self._stack.callback(self.fleet.close)
+    def open(self) -> None:
+        """Let workers consume, then publishers send."""
         for member in _workers(self._url("worker"), second_type(self.node), self.plan):
             self.fleet.add(member)
         self.fleet.wait_consuming()
         for member in _publishers(self._url("publisher"), self.plan):
             self.fleet.add(member)
 
-    def _make_cluster(self) -> Cluster:
-        installation = fetch(self.plan.rabbitmq, default_cache())
-        conf = f"disk_free_limit.absolute = {operator.DISK_LIMIT}"
-        if self.plan.cluster:
-            return Cluster.of(installation, conf=conf, advanced=ADVANCED)
-        folder = None
-        if "disk-full" in (self.plan.faults or ("disk-full",)) and operator.Disk.is_possible():
-            disk = operator.Disk(Path(self._stack.enter_context(_temporary_folder())) / "disk")
-            with suppress(subprocess.CalledProcessError):
-                disk.mount()
-                self._stack.callback(disk.unmount)
-                self.disk, folder = disk, disk.folder / "node"
-        return Cluster([PrivateNode(installation, conf=conf, advanced=ADVANCED, folder=folder)])
-
     def _url(self, user: str) -> str:
         return f"amqp://{user}:{operator.PASSWORD}@127.0.0.1:{self.proxies[f'{user}s'].port}/%2F"
+
+
+@contextmanager
+def set_stage(plan: Plan, folder: Path | None = None) -> Iterator[Stage]:
+    """Start everything, and end it.
+
+    Args:
+        plan: what for.
+        folder: for journals; a temporary one, removed at the end, when None.
+    """
+    with ExitStack() as stack:
+        folder = folder or _temporary_folder(stack)
+        folder.mkdir(parents=True, exist_ok=True)
+        disk = _disk(stack) if "disk-full" in (plan.faults or ("disk-full",)) and not plan.cluster else None
+        cluster = stack.enter_context(running(_nodes(plan, disk)))
+        proxies = {}
+        for user in USERS:
+            operator.add_user(cluster.node, user)
+            proxies[f"{user}s"] = stack.enter_context(Proxy(*cluster.ports))
+        fleet = stack.enter_context(closing(Fleet(folder, _environment(plan))))
+        made = Stage(plan, folder, cluster, proxies, fleet, disk)
+        made.open()
+        yield made
+
+
+def _nodes(plan: Plan, disk: operator.Disk | None) -> list[PrivateNode]:
+    installation = fetch(plan.rabbitmq, default_cache())
+    conf = f"disk_free_limit.absolute = {operator.DISK_LIMIT}"
+    if plan.cluster:
+        return three(installation, conf=conf, advanced=ADVANCED)
+    folder = disk.folder / "node" if disk is not None else None
+    return [PrivateNode(installation, conf=conf, advanced=ADVANCED, folder=folder)]
+
+
+def _disk(stack: ExitStack) -> operator.Disk | None:
+    """One for the broker alone, where this machine lets us have it."""
+    if not operator.Disk.is_possible():
+        return None
+    disk = operator.Disk(_temporary_folder(stack) / "disk")
+    try:
+        disk.mount()
+    except subprocess.CalledProcessError:
+        return None
+    stack.callback(disk.unmount)
+    return disk
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    return Path(
+        stack.enter_context(TemporaryDirectory(prefix="brokerjobs-chaos-", ignore_cleanup_errors=True))
+    )
 
 
 _VICTIMS = {
     "worker": ("worker-c", "worker-d", "worker-e"),
     "publisher": ("publisher-a", "publisher-b"),
     "entry": ("worker-b", "worker-d"),
+    "parent": ("worker-f",),
 }
 
 
@@ -140,6 +169,9 @@ def _workers(url: str, second: str, plan: Plan) -> list[Member]:
         Member("worker-d", watched, other),
         Member("worker-b", watched, first),
         Member("worker-e", plain, other),
+        Member(
+            "worker-f", (*plain, "--processes", "2"), {**other, "BROKERJOBS_METRICS_PORT": "0"}, children=2
+        ),
     ]
     return members[:3] if plan.is_small else members
 
@@ -175,12 +207,3 @@ def _environment(plan: Plan) -> dict[str, str]:
         BROKERJOBS_SWEEP_INTERVAL="2s",
         BROKERJOBS_DRAIN_TIMEOUT="10s",
     )
-
-
-class _temporary_folder:  # noqa: N801  (read as a function)
-    def __enter__(self) -> str:
-        self._path = tempfile.mkdtemp(prefix="brokerjobs-chaos-")
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)

@@ -15,7 +15,7 @@ from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import OK_SHARE, Plan
 from tests.chaos.recovery import DEADLINE, WINDOW, recovery
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Stage, set_stage
 from tests.waiting import eventually
 
 WARMING_UP = 3.0  # seconds that a fresh load gets before it counts as normal
@@ -27,7 +27,7 @@ Say = Callable[[str], object]
 
 def run(plan: Plan, *, folder: Path | None = None, say: Say = lambda _: None) -> Report:
     """Do it all: load, faults, healing, the end, the account."""
-    with Stage(plan, folder) as stage:
+    with set_stage(plan, folder) as stage:
         say(f"seed {plan.seed}, RabbitMQ {stage.version}, journals in {stage.folder}")
         began = time.time() + WARMING_UP
         _load_until(stage, lambda: time.time() >= began + plan.calm)

@@ -141,6 +141,16 @@ UNFINISHED = run(finished=NEVER, succeeded=None)
                      {"id": "b"}, id="ack lost"),
         pytest.param("session lost", Notice(worker="w1", event="session ended", at=105.0), UNFINISHED,
                      {"worker": "w2"}, id="session lost"),
+        pytest.param("session lost", Notice(worker="w1", event="session ended", at=105.0, pid=1), UNFINISHED,
+                     {"pid": 7}, id="a child's session lost"),
+        pytest.param("released", Notice(worker="w1", event="job released", at=105.0, id="a", pid=1), UNFINISHED,
+                     {"pid": 7}, id="released by a child"),
+        pytest.param("released", Notice(worker="w1", event="job released", at=105.0, id="a"), UNFINISHED,
+                     {"worker": "w3"}, id="released by who had it"),
+        pytest.param("failpoint", Notice(worker="w1", event="failpoint", at=105.0, id="a", pid=1), run(),
+                     {"pid": 7}, id="failpoint of who had it"),
+        pytest.param("ack lost", Notice(worker="w1", event="settlement lost", at=105.0, id="a", pid=1), run(),
+                     {"pid": 7}, id="a child's ack lost"),
         pytest.param("session lost", Notice(worker="w1", event="session ended", at=130.0), run(),
                      {"at": 190.0}, id="session lost, noticed late"),
     ],
@@ -152,12 +162,9 @@ def test_a_second_delivery_needs_a_cause_that_fits(
     assert kinds(explained) == []
     assert explained.repeats == {cause: 1}
     assert kinds(checked(send(), first, again(), replace(evidence, **wrong))) == ["unexplained"]
-    # A worker may replace what comes again by a copy, to count how often it has come.
-    copied = again(hop=1, redelivered=False)
-    assert checked(send(), first, copied, evidence).repeats == {cause: 1}
-    assert kinds(checked(send(), first, copied, replace(evidence, **wrong))) == ["unexplained"]
-    # A message that the broker has not marked as redelivered is another copy, and needs another cause.
+    # A message that is not marked as redelivered, or one hop further, is another copy, and needs another cause.
     assert kinds(checked(send(), first, again(redelivered=False), evidence)) == ["unexplained"]
+    assert kinds(checked(send(), first, again(hop=1), evidence)) == ["unexplained"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,87 @@ def test_a_process_must_recognise_what_it_has_run_itself(evidence: Any) -> None:
     same = again(worker="w1", pid=1)
     assert kinds(checked(send(), run(), same, evidence)) == ["unexplained"]
     assert kinds(checked(send(), run(), same, evidence, absorbing=False)) == []
+
+
+def later(id: str = "a", **changes: Any) -> Run:
+    return run(id, **{"succeeded": False, "later": True, "again_in": 0.5, **changes})
+
+
+def test_a_job_may_ask_to_run_later_and_spends_no_attempt() -> None:
+    report = checked(
+        send(), later(), later(hop=1, started=100.9, finished=101.0),
+        failed(hop=2, started=101.6, finished=101.7), run(hop=3, attempt=2, started=102.3, finished=102.4),
+    )  # fmt: skip
+    assert kinds(report) == []
+    assert report.repeats.total() == 0
+    assert report.late_ms["max"] == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [
+        pytest.param([later()], "lost", id="it never ran again"),
+        pytest.param([later(), run(hop=1, started=100.6)], "early", id="its wait was cut"),
+        pytest.param([later(), run(hop=1, attempt=2, started=101.0)], "unexplained", id="it spent an attempt"),
+        pytest.param([failed(), run(hop=1, started=101.0)], "unexplained", id="a failure spent none"),
+        pytest.param([later(), later(started=101.0, redelivered=True, finished=101.1), run(hop=1, started=102.0)],
+                     "unexplained", id="its turn came twice"),
+        pytest.param([later(), run(hop=1, started=101.0), run(hop=1, started=101.1)],
+                     "unexplained", id="the next turn came twice"),
+        pytest.param([later(), run(hop=1, started=101.0), run(hop=2, started=102.0)],
+                     "unexplained", id="a turn that nobody asked for"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_job_that_asks_to_run_later_is_reported(parts: list[Any], kind: str) -> None:
+    assert kinds(checked(send(), *parts)) == [kind]
+
+
+def test_a_turn_that_came_twice_may_make_two_copies() -> None:
+    twice = [later(), later(worker="w2", pid=2, started=110.0, finished=110.1, redelivered=True)]
+    copies = [run(hop=1, started=111.0), run(hop=1, started=112.0)]
+    report = checked(send(), *twice, *copies, Notice(worker="w1", event="died", at=105.0, pid=1))
+    assert kinds(report) == []
+    assert report.repeats == {"killed": 1, "copied again": 1}
+
+
+def test_a_copy_that_met_no_queue_is_one_hop_further_when_it_runs() -> None:
+    retries = [failed(), run(hop=2, attempt=2, started=101.0)]
+    assert kinds(checked(send(), *retries)) == []
+    sent_twice = [send(fate="unknown"), send(invoked=101.0), run(), run(hop=1, started=102.0)]
+    assert checked(*sent_twice).repeats == {"sent again": 1}
+    # Of two copies of a copy one met no queue, so that the same attempt has two hops.
+    twice = [failed(), again(succeeded=False), Notice(worker="w1", event="died", at=105.0)]
+    report = checked(
+        send(end="dead"), *twice, failed(hop=1, attempt=2, started=111.0), failed(hop=2, attempt=2, started=112.0),
+        failed(hop=2, attempt=3, started=113.0), failed(hop=3, attempt=3, started=114.0), dead(hop=3), dead(hop=4),
+    )  # fmt: skip
+    assert kinds(report) == []
+    assert report.repeats == {"killed": 1, "copied again": 3}
+
+
+@pytest.mark.parametrize("end", ["session ended", "died"])
+def test_original_and_the_copy_that_counts_it_may_both_run_where_the_original_could_not_be_acknowledged(
+    end: str,
+) -> None:
+    runs = send(), run(redelivered=True), again()
+    counted = Notice(worker="w3", event="redelivery counted", at=99.0, id="a", pid=3)
+    ended = Notice(worker="w3", event=end, at=99.1, pid=3)
+    assert checked(*runs, counted, ended).repeats == {"counted twice": 1}
+    for wrong in (
+        [counted], [ended], [counted, replace(ended, worker="w4")], [counted, replace(ended, pid=4)],
+        [counted, replace(ended, at=170.0)], [replace(counted, id="b"), ended], [replace(counted, at=111.0), ended],
+    ):  # fmt: skip
+        assert kinds(checked(*runs, *wrong)) == ["unexplained"]
+    # One process has to recognise the second.
+    assert kinds(checked(send(), run(), again(worker="w1", pid=1), counted, ended)) == ["unexplained"]
+
+
+def test_the_end_of_a_parent_explains_nothing_that_its_children_do() -> None:
+    parent = [Notice(worker="w1", event="died", at=105.0, pid=99), fault(kind="parent-kill", target="w1")]
+    assert kinds(checked(send(), UNFINISHED, again(), *parent)) == ["unexplained"]
+    assert kinds(checked(send(), run(), again(worker="w1", pid=2), *parent)) == ["unexplained"]
+    given_back = Notice(worker="w1", event="job released", at=106.0, id="a", pid=1)
+    assert checked(send(), failed(again_in=0.0), again(), *parent, given_back).repeats == {"released": 1}
 
 
 def test_what_nobody_foresaw_is_reported() -> None:

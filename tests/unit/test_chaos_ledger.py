@@ -86,6 +86,19 @@ def test_a_workers_own_log_tells_of_sessions_and_defects(folder: Path) -> None:
     ]
 
 
+def test_a_parents_log_tells_which_of_its_children_died(folder: Path) -> None:
+    ended: dict[str, Any] = {"event": "child ended", "timestamp": "2026-11-22T05:00:00.500000Z"}
+    log(
+        folder, "worker-f.1",
+        {**ended, "pid": 7, "signal": "SIGKILL"}, {**ended, "pid": 8, "code": 1},
+        {**ended, "pid": 9, "code": 0}, {**ended, "pid": 10, "code": 75},
+    )  # fmt: skip
+    ledger = Ledger(folder)
+    ledger.read()
+    told = [(notice.worker, notice.event, notice.pid) for notice in ledger.history().notices]
+    assert told == [("worker-f.1", "died", 7), ("worker-f.1", "died", 8)]
+
+
 def test_faults_deaths_and_failpoints_are_told(folder: Path) -> None:
     nemesis, fleet = Journal(folder / "nemesis.jsonl"), Journal(folder / "fleet.jsonl")
     began = nemesis.note("on", number=1, kind="reset", target="workers", effects=["resend"])

@@ -11,6 +11,6 @@ consumer = Consumer("steady", retry=RETRY)
 
 
 @consumer.job()
-def go(fails: int = 0, rest: float = 0.0) -> None:
-    with step(fails):
+def go(fails: int = 0, later: int = 0, rest: float = 0.0) -> None:
+    with step(fails, later):
         time.sleep(rest)  # noqa: TID251  (this is the work)

@@ -11,8 +11,8 @@ consumer = Consumer("swift", retry=RETRY)
 
 
 @consumer.job()
-async def go(fails: int = 0, rest: float = 0.0) -> None:
-    with step(fails):
+async def go(fails: int = 0, later: int = 0, rest: float = 0.0) -> None:
+    with step(fails, later):
         await asyncio.sleep(rest)  # noqa: TID251  (this is the work)
 
 
