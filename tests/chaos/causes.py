@@ -101,8 +101,6 @@ class Causes:
         """What another process than that of the earlier run need not have recognised."""
         if any(fault.target == earlier.worker for fault in self._during(*window, "freeze")):
             return "frozen"
-        if self._is_there_twice(again, since=earlier.started - NOTICED):
-            return "counted twice"
         late = window[0], window[1] + NOTICED
         if self._has_notice(earlier, "settlement lost", late):
             return "ack lost"
@@ -110,7 +108,9 @@ class Causes:
         unsettled_until = again.started if earlier.finished == NEVER else earlier.finished
         until = min(late[1], unsettled_until + NOTICED)
         ended = self._sessions.between(earlier.worker, late[0], until)
-        return "session lost" if _any_of(earlier, ended) else ""
+        if _any_of(earlier, ended):
+            return "session lost"
+        return "counted twice" if self._is_there_twice(again, since=earlier.started - NOTICED) else ""
 
     def _is_there_twice(self, again: Run, *, since: float) -> bool:
         """Whether a worker made a copy of it to count that it came again, and could not acknowledge the original."""
