@@ -15,8 +15,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
-
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.session import Loss
@@ -31,13 +29,13 @@ from brokerjobs.logs import log
 from brokerjobs.message import Message, decode, salvage
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
+from brokerjobs.records import Records
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
+from brokerjobs.settling import Settling
 from brokerjobs.suspects import COUNTED, Tally, Verdict, judge
 
 LAST_GRACE = 1.0  # seconds for what is cancelled to end
 CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator cancelled it"))
-UNCONFIRMED = "publisher"  # who pauses a queue while its copies are not confirmed
-TRIES_BEFORE_PAUSE = 3
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
 DEFECT_REST = 10.0  # seconds before what met a defect of ours goes back: it may meet it again at once
 
@@ -80,15 +78,15 @@ class Lane:
         self._executor = executor
         self._settlement = settlement
         self._slots = slots
-        self._metrics = metrics
         self._freed = freed
         self.changes = 0  # counts what came and what ended
         self._inbox: deque[tuple[float, Delivery]] = deque()
         self._tasks: dict[asyncio.Task[None], Run | None] = {}
         self._runs = Runs()
         self._tally = Tally()
-        self._unconfirmed: set[Run] = set()
-        self.gate = Gate(consumer.queue, consumer.breaker, metrics, freed)
+        self._records = Records(self.queue, metrics)
+        self.gate = Gate(self.queue, consumer.breaker, metrics, freed)
+        self._settling = Settling(self.queue, settlement, self._runs, self.gate, self._records)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
 
     @property
@@ -179,18 +177,15 @@ class Lane:
 
     def _is_known(self, delivery: Delivery, message: Message, known: Identity) -> bool:
         fields = {"queue": self.queue, "job": message.job, "id": message.id, "attempt": message.attempt}
-        received = self._metrics.received.labels(self.queue, self._label(message))
         if (owed := self._runs.owed(known)) is not None:
-            received.inc()
-            self._metrics.recognised.labels(self.queue, "absorbed").inc()
+            self._records.recognised("absorbed", self._label(message))
             log.info("job absorbed", **fields, outcome=word(owed))
             run = Run(delivery, message, known)
             self._runs.begin(run)
             self._start(delivery, lambda: self._settle_only(run, owed))
             return True
         if (orphan := self._runs.orphan(known)) is not None:
-            received.inc()
-            self._metrics.recognised.labels(self.queue, "adopted").inc()
+            self._records.recognised("adopted", self._label(message))
             log.info("job adopted", **fields)
             orphan.delivery = delivery
             return True
@@ -208,7 +203,7 @@ class Lane:
 
     async def _settle_only(self, run: Run, outcome: Outcome) -> None:
         self._remember(run)
-        await self._end(run, outcome)
+        await self._settling.end(run, outcome)
 
     # -- endings
 
@@ -297,10 +292,9 @@ class Lane:
         except Exception as error:
             message, outcome = _undecodable(delivery, error)
             run = self._begin(delivery, message)
-            self._metrics.received.labels(self.queue, OTHER).inc()
-            self._metrics.finished.labels(self.queue, OTHER, word(outcome)).inc()
-            _say(message, self.queue, outcome, 0.0)
-            await self._end(run, outcome)
+            self._records.received(OTHER)
+            self._records.finished(message, outcome)
+            await self._settling.end(run, outcome)
         else:
             # Another worker has counted what came back to it, and this one has run it, or still does.
             if message.redeliveries and known is not None and self._is_known(delivery, message, known):
@@ -319,7 +313,7 @@ class Lane:
                 await self._settlement.follow_up(run.message, COUNTED, self.queue)
             except BrokerJobsError:
                 return not run.delivery.is_live  # then the broker delivers it again
-            self._metrics.received.labels(self.queue, self._label(run.message)).inc()
+            self._records.received(self._label(run.message))
             log.info("redelivery counted", queue=self.queue, job=run.message.job, id=run.message.id)
             with suppress(
                 ConnectionLost
@@ -339,21 +333,16 @@ class Lane:
     async def _execute(self, run: Run, *, suspect: bool) -> None:
         message, job = run.message, self._label(run.message)
         began = time.monotonic()
-        self._metrics.received.labels(self.queue, job).inc()
-        self._metrics.wait.labels(self.queue).observe(max(0.0, time.time() - message.ready_at))
-        in_progress = self._metrics.in_progress.labels(self.queue)
-        in_progress.inc()
+        self._records.received(job)
+        self._records.began(message)
         try:
             ended_with = await self._outcome(run, suspect)
         finally:
-            in_progress.dec()
+            self._records.ended()
         outcome = run.outcome or ended_with  # what the job decided by hand holds, however it ended
         self.gate.heed(outcome)
-        duration = time.monotonic() - began
-        self._metrics.duration.labels(self.queue, job).observe(duration)
-        self._metrics.finished.labels(self.queue, job, word(outcome)).inc()
-        _say(message, self.queue, outcome, duration)
-        await self._end(run, outcome)
+        self._records.finished(message, outcome, job=job, duration=time.monotonic() - began)
+        await self._settling.end(run, outcome)
 
     async def _outcome(self, run: Run, suspect: bool) -> Outcome:
         if self.is_cancelled(run.message, lambda: _sent_at(run)):
@@ -365,7 +354,7 @@ class Lane:
                 run.message,
                 redelivered=run.delivery.redelivered or run.message.redeliveries > 0,
                 suspect=suspect,
-                decide=lambda decision: self._settle_now(run, decision),
+                decide=lambda decision: self._settling.decide(run, decision),
                 cancellation=run.cancellation,
             )
         except asyncio.CancelledError:
@@ -375,64 +364,6 @@ class Lane:
             return CANCELLED
         # A cancelled job that could only be told may fail, but is not tried again.
         return CANCELLED if run.cancellation.asked and isinstance(outcome, Retried) else outcome
-
-    def _settle_now(self, run: Run, outcome: Outcome) -> None:
-        """Settle by the first outcome: that of the job's own decision, or that of its end."""
-        if run.settling is None:
-            run.outcome = outcome
-            run.settling = asyncio.create_task(self._settle(run, outcome))
-
-    async def _end(self, run: Run, outcome: Outcome) -> None:
-        """Nothing runs any more; return once it is settled."""
-        run.has_ended = True
-        self._settle_now(run, outcome)
-        assert run.settling is not None
-        await run.settling
-
-    async def _settle(self, run: Run, outcome: Outcome) -> None:
-        """Settle; while a copy is not confirmed, hold the original and try again with backoff."""
-        owed = outcome
-        try:
-            await self._follow_up(run, outcome)
-            if not isinstance(outcome, Released):
-                owed = FOLLOWED_UP
-                self._runs.owe(run, owed)
-            else:
-                self._runs.give_back(run.identity)
-            await self._settlement.settle(run.delivery, outcome)
-        except ConnectionLost as error:
-            if not isinstance(outcome, Released):
-                self._runs.owe(run, owed)
-            self._metrics.settle_failures.labels(self.queue).inc()
-            log.warning(
-                "settlement lost", queue=self.queue, job=run.message.job, id=run.message.id,
-                attempt=run.message.attempt, outcome=word(outcome), error=str(error),
-                hint="it will be delivered again",
-            )  # fmt: skip
-
-    async def _follow_up(self, run: Run, outcome: Outcome) -> None:
-        try:
-            async for attempt in AsyncRetrying(
-                wait=wait_random_exponential(multiplier=0.5, max=30),
-                retry=retry_if_exception_type(BrokerJobsError),
-                before_sleep=lambda state: self._held(run, state),
-            ):
-                with attempt:
-                    if not run.delivery.is_live:
-                        raise ConnectionLost("the session of this delivery has ended")
-                    await self._settlement.follow_up(run.message, outcome, self.queue)
-        finally:
-            if run in self._unconfirmed:
-                self._unconfirmed.discard(run)
-                if not self._unconfirmed:
-                    self.gate.resume(UNCONFIRMED)
-
-    def _held(self, run: Run, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        log.error("copy not confirmed, job held", queue=self.queue, id=run.message.id, error=str(error))
-        if state.attempt_number >= TRIES_BEFORE_PAUSE:
-            self._unconfirmed.add(run)
-            self.gate.pause(UNCONFIRMED, f"retries or dead letters cannot be published: {error}")
 
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)
@@ -472,17 +403,3 @@ def _sent_at(run: Run) -> float:
     if message.published_at != message.timestamp or run.delivery.properties.get("timestamp") is not None:
         return message.published_at
     return 0.0
-
-
-def _say(message: Message, queue: str, outcome: Outcome, duration: float) -> None:
-    fields = {"job": message.job, "id": message.id, "queue": queue, "attempt": message.attempt}
-    match outcome:
-        case Retried():
-            log.warning("job retried", **fields, delay=round(outcome.delay, 3), reason=outcome.reason,
-                        error=str(outcome.failure or ""))  # fmt: skip
-        case DeadLettered():
-            log.error("job dead", **fields, reason=outcome.reason, error=str(outcome.failure))
-        case Released():
-            log.warning("job released", **fields, reason=outcome.reason)
-        case _:
-            log.info("job succeeded", **fields, duration=round(duration, 4))

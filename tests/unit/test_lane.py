@@ -13,7 +13,7 @@ import pytest
 import tenacity
 from structlog.testing import capture_logs
 
-from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs, topology
+from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs, settling, topology
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.breaker import Circuit
 from brokerjobs.context import Cancellation
@@ -118,7 +118,7 @@ def bench(threads: Threads) -> Bench:
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr(settling, "wait_random_exponential", lambda **_: tenacity.wait_none())
 
 
 # ---- slots

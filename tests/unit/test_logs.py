@@ -13,9 +13,10 @@ import pytest
 import structlog
 
 from brokerjobs import Consumer, Message, Retry
-from brokerjobs.lane import _say
 from brokerjobs.logs import FIELDS, configure, log
+from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from brokerjobs.records import Records
 from brokerjobs.testing import run
 
 LOGGERS = ("", "brokerjobs", "consumers", "aiormq", "aio_pika", "pika", "elsewhere")
@@ -209,7 +210,7 @@ def test_line_of_a_job_has_its_fields_and_no_argument(
     configure("debug", "json")
     message = login.message("hunter2", how=how).copy(attempt=attempt)
 
-    _say(message, "logins", run(message).outcome, 0.25)
+    Records("logins", Metrics()).finished(message, run(message).outcome, duration=0.25)
 
     [line] = read(capsys)
     assert (line["job"], line["id"], line["queue"], line["attempt"]) == (
@@ -235,7 +236,7 @@ def test_event_of_a_job_is_constant_and_as_severe_as_it_is(
     configure("debug", "json")
     message = login.message("hunter2", how=how).copy(attempt=attempt)
 
-    _say(message, "logins", run(message).outcome, 0.25)
+    Records("logins", Metrics()).finished(message, run(message).outcome, duration=0.25)
 
     [line] = read(capsys)
     assert (line["event"], line["level"]) == (event, level)
@@ -245,7 +246,7 @@ def test_released_job_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     configure("debug", "json")
     outcome: Outcome = Released("the worker is stopping")
 
-    _say(Message(job="a.b", routing_key="a.b", id="7"), "a", outcome, 0.25)
+    Records("a", Metrics()).finished(Message(job="a.b", routing_key="a.b", id="7"), outcome, duration=0.25)
 
     [line] = read(capsys)
     assert (line["event"], line["reason"]) == ("job released", "the worker is stopping")

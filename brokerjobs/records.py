@@ -1,0 +1,94 @@
+"""What a worker records of each attempt: its metrics, and one log line."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from brokerjobs.logs import log
+from brokerjobs.message import Message
+from brokerjobs.metrics import OTHER, Metrics
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
+
+
+class Records:
+    """Those of one queue. Series are looked up once: that costs more than to count.
+
+    Args:
+        queue: as users say it.
+        metrics: where they are counted.
+    """
+
+    def __init__(self, queue: str, metrics: Metrics) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._wait = metrics.wait.labels(queue)
+        self._in_progress = metrics.in_progress.labels(queue)
+        self._received: dict[str, Any] = {}
+        self._finished: dict[tuple[str, str], Any] = {}
+        self._durations: dict[str, Any] = {}
+
+    def received(self, job: str) -> None:
+        """A delivery came."""
+        series = self._received.get(job)
+        if series is None:
+            series = self._received[job] = self._metrics.received.labels(self._queue, job)
+        series.inc()
+
+    def began(self, message: Message) -> None:
+        """An attempt began."""
+        self._wait.observe(max(0.0, time.time() - message.ready_at))
+        self._in_progress.inc()
+
+    def ended(self) -> None:
+        """It runs no more."""
+        self._in_progress.dec()
+
+    def finished(
+        self, message: Message, outcome: Outcome, *, job: str = OTHER, duration: float | None = None
+    ) -> None:
+        """An attempt ended like this.
+
+        Args:
+            message: what it ran.
+            outcome: how it ended.
+            job: as metrics name it.
+            duration: seconds; None when nothing ran.
+        """
+        how = word(outcome)
+        series = self._finished.get((job, how))
+        if series is None:
+            series = self._finished[job, how] = self._metrics.finished.labels(self._queue, job, how)
+        series.inc()
+        if duration is not None:
+            durations = self._durations.get(job)
+            if durations is None:
+                durations = self._durations[job] = self._metrics.duration.labels(self._queue, job)
+            durations.observe(duration)
+        self._say(message, outcome, duration or 0.0)
+
+    def recognised(self, how: str, job: str) -> None:
+        """What came was known: `adopted` or `absorbed`."""
+        self.received(job)
+        self._metrics.recognised.labels(self._queue, how).inc()
+
+    def settlement_lost(self, message: Message, outcome: Outcome, error: BaseException) -> None:
+        """It could not be acknowledged."""
+        self._metrics.settle_failures.labels(self._queue).inc()
+        log.warning(
+            "settlement lost", queue=self._queue, job=message.job, id=message.id, attempt=message.attempt,
+            outcome=word(outcome), error=str(error), hint="it will be delivered again",
+        )  # fmt: skip
+
+    def _say(self, message: Message, outcome: Outcome, duration: float) -> None:
+        fields = {"job": message.job, "id": message.id, "queue": self._queue, "attempt": message.attempt}
+        match outcome:
+            case Retried():
+                log.warning("job retried", **fields, delay=round(outcome.delay, 3), reason=outcome.reason,
+                            error=str(outcome.failure or ""))  # fmt: skip
+            case DeadLettered():
+                log.error("job dead", **fields, reason=outcome.reason, error=str(outcome.failure))
+            case Released():
+                log.warning("job released", **fields, reason=outcome.reason)
+            case _:
+                log.info("job succeeded", **fields, duration=round(duration, 4))
