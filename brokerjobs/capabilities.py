@@ -18,6 +18,8 @@ OLDEST = (3, 10)
 SINCE: dict[str, tuple[int, int]] = {
     # quorum queues with strict priorities, always on, no argument
     "quorum_priorities": (4, 3),
+    # quorum queues too accept x-cancel-on-ha-failover from a consumer; nothing tells them from classic ones until 4.3
+    "failover_argument_everywhere": (4, 0),
     # a policy says how long a queue waits for an acknowledgement
     "consumer_timeout_policy": (3, 12),
     # a consumer says so itself (x-consumer-timeout), on quorum queues; classic ones wait for ever

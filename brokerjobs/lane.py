@@ -301,7 +301,7 @@ class Lane:
                 return
             run = self._begin(delivery, message, known)
             came_back = delivery.redelivered and not self._runs.was_given_back(known)
-            verdict = judge(message, redelivered=came_back)
+            verdict = judge(message, redelivered=came_back, counted=delivery.is_counted)
             if verdict is Verdict.COUNT and await self._count(run):
                 return
             await self._execute(run, suspect=verdict is not Verdict.RUN)

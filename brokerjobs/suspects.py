@@ -32,23 +32,25 @@ class Verdict(Enum):
     ISOLATE = auto()
 
 
-def judge(message: Message, *, redelivered: bool) -> Verdict:
+def judge(message: Message, *, redelivered: bool, counted: bool | None) -> Verdict:
     """Where a message runs.
 
     Args:
         message: as it was delivered; its run is not known here.
         redelivered: RabbitMQ's flag.
+        counted: whether its queue counts deliveries itself; elsewhere the header is what some publisher wrote, or what
+            a message that was moved from another queue brought along. None where nobody knows: then the header
+            is believed (RabbitMQ 4.0 to 4.2).
     """
-    counted = _counted_by_queue(message.headers)
-    if message.crashes or max(message.redeliveries, counted or 0) >= SUSPICIOUS:
+    if counted is None:
+        counted = "x-delivery-count" in message.headers
+    came_back = max(message.redeliveries, _count_in(message.headers) if counted else 0)
+    if message.crashes or came_back >= SUSPICIOUS:
         return Verdict.ISOLATE
-    return Verdict.COUNT if redelivered and counted is None else Verdict.RUN
+    return Verdict.COUNT if redelivered and not counted else Verdict.RUN
 
 
-def _counted_by_queue(headers: Mapping[str, Any]) -> int | None:
-    """How often it came back, as a quorum queue says it; None where the queue does not count."""
-    if "x-delivery-count" not in headers and "x-acquired-count" not in headers:
-        return None
+def _count_in(headers: Mapping[str, Any]) -> int:
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) else 0
 

@@ -299,6 +299,7 @@ class Worker:
             lambda delivery: self._take(lane, delivery),
             paused=lane.gate.is_shut_here,
             within=long_jobs.acknowledge_within(lane.consumer, self._settings, prefetch),
+            ask_kind=True,
             on_loss=lane.lose,
         )
 

@@ -139,13 +139,24 @@ class Delivery:
         arrival: what came.
         settling: answers it.
         is_over: whether the session that brought it has ended.
+        is_counted: whether its queue counts deliveries, and says so in `x-delivery-count`: a quorum queue; None where
+            that is unknown.
     """
 
-    __slots__ = ("_arrival", "_is_over", "_settling", "is_settled", "queue")
+    __slots__ = ("_arrival", "_is_over", "_settling", "is_counted", "is_settled", "queue")
 
-    def __init__(self, queue: str, arrival: Arrival, settling: Settling, is_over: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        queue: str,
+        arrival: Arrival,
+        settling: Settling,
+        is_over: Callable[[], bool],
+        *,
+        is_counted: bool | None = None,
+    ) -> None:
         self.queue = queue
         self.is_settled = False
+        self.is_counted = is_counted
         self._arrival = arrival
         self._settling = settling
         self._is_over = is_over

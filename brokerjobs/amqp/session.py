@@ -37,7 +37,10 @@ from brokerjobs.logs import log
 from brokerjobs.settings import Settings
 
 LOOK_TIMEOUT = 2.0
-CONSUMER_TIMEOUT = "x-consumer-timeout"  # milliseconds
+CONSUMER_TIMEOUT = "x-consumer-timeout"  # milliseconds; from 4.3, and refused by classic queues
+NEVER = 2**31 - 1  # the longest of such limits
+# Means nothing here; but before 4.0 classic queues accept it and quorum queues refuse it, which tells them apart.
+CLASSIC_ONLY = {"x-cancel-on-ha-failover": False}
 TAKEN_BACK = (
     "a job was not acknowledged {within} (RabbitMQ's consumer_timeout), and is delivered again: lower the job's "
     'timeout, or raise that limit and say so in BROKERJOBS_CONSUMER_TIMEOUT ("Long jobs" in docs/operations.md)'
@@ -103,6 +106,7 @@ class Session:
         *,
         paused: bool = False,
         within: float | None = None,
+        ask_kind: bool = False,
         on_loss: OnLoss | None = None,
     ) -> None:
         """Start consuming.
@@ -114,6 +118,7 @@ class Session:
             on_delivery: takes each delivery in, at once and without waiting.
             paused: only prepare; `renew` starts.
             within: seconds until each delivery will be settled, told where RabbitMQ takes it back earlier.
+            ask_kind: find out whether it is a quorum queue, for `Delivery.is_counted`.
             on_loss: told when this queue is lost and the session lasts; without it the session ends then.
 
         Raises:
@@ -122,8 +127,13 @@ class Session:
             ConnectionLost: worth another try.
         """
         subscription = _Subscription(name, queue, prefetch, on_delivery, on_loss, self._ended.is_set)
-        if within is not None and self._connection.capabilities.has("consumer_timeout_argument"):
-            subscription.arguments = {CONSUMER_TIMEOUT: math.ceil(within * 1000)}
+        capabilities = self._connection.capabilities
+        if capabilities.has("consumer_timeout_argument"):
+            if within is not None or ask_kind:
+                limit = NEVER if within is None else math.ceil(within * 1000)
+                subscription.arguments = {CONSUMER_TIMEOUT: limit}
+        elif ask_kind and not capabilities.has("failover_argument_everywhere"):
+            subscription.arguments = CLASSIC_ONLY
         try:
             async with deadline(STEP_TIMEOUT, f"consume {queue}"):
                 await self._open_channel(subscription)
@@ -158,24 +168,35 @@ class Session:
 
     def _arrived(self, subscription: _Subscription, arrival: Arrival, settling: Settling) -> None:
         if not subscription.is_lost:
-            subscription.on_delivery(Delivery(subscription.name, arrival, settling, subscription.is_void))
+            delivery = Delivery(
+                subscription.name,
+                arrival,
+                settling,
+                subscription.is_void,
+                is_counted=subscription.is_counting,
+            )
+            subscription.on_delivery(delivery)
 
     async def _start(self, subscription: _Subscription) -> None:
         arguments, channel = subscription.arguments, subscription.channel
+        subscription.has_begun = False
 
         async def take(message: DeliveredMessage) -> None:
             self._arrived(subscription, FromClient(message), ByClient(channel))
 
+        if arguments:  # as it is when these are accepted; deliveries may come at once
+            subscription.is_counting = CONSUMER_TIMEOUT in arguments
         try:
             consumed = await channel.basic_consume(subscription.queue, take, arguments=arguments)
         except aiormq.exceptions.ChannelPreconditionFailed:
             if not arguments:
                 raise
-            subscription.arguments = {}  # a classic queue: it refuses the argument, and needs none
+            subscription.is_counting = arguments is CLASSIC_ONLY
+            subscription.arguments = {}
             await self._open_channel(subscription)
             await self._start(subscription)
         else:
-            subscription.tag = consumed.consumer_tag or ""
+            subscription.tag, subscription.has_begun = consumed.consumer_tag or "", True
 
     def consumes(self, name: str) -> bool:
         return bool(self._subscriptions[name].tag)
@@ -324,6 +345,7 @@ class _Subscription:
     inlet: Inlet | None = None
     tag: str = ""
     has_begun: bool = False
+    is_counting: bool | None = None
     is_lost: bool = False
 
     def is_void(self) -> bool:

@@ -21,6 +21,7 @@ from brokerjobs import (
     current_job,
 )
 from brokerjobs import settings as settings_module
+from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.properties import ContentHeader, read_content_header
 from brokerjobs.amqp.session import Session
 from brokerjobs.client import Client
@@ -386,6 +387,26 @@ async def test_queue_that_cannot_be_consumed_keeps_no_other_from_it(
         await eventually_async(lambda: ran == ["report", "email"])
     assert not gate.is_paused
     assert "queue not consumed" in [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("within", [60.0, None])
+async def test_session_knows_which_queues_count_deliveries(
+    settings: Settings, url: str, kind: str, within: float | None
+) -> None:
+    """A header of that name may come from anybody."""
+    arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+    with amqp.channel(url) as channel:
+        channel.queue_declare("emails", durable=True, arguments={"x-queue-type": kind})
+    amqp.publish(url, "emails", b"{}", exchange="", headers={"x-delivery-count": 7})
+    session = await Session.open(settings, "test")
+    try:
+        await session.consume("emails", "emails", 1, arrived.put_nowait, within=within, ask_kind=True)
+        delivery = await asyncio.wait_for(arrived.get(), 30)
+        assert delivery.is_counted is (kind == "quorum")
+        await delivery.ack()
+    finally:
+        await session.close()
 
 
 async def test_check_mode_names_what_is_missing_and_declares_nothing(

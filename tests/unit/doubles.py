@@ -40,9 +40,11 @@ class FakeDelivery(Delivery):
         routing_key: str = "",
         properties: Mapping[str, Any] | None = None,
         redelivered: bool = False,
+        counted: bool = False,
     ) -> None:
         self.queue = queue
         self.is_settled = False
+        self.is_counted = counted
         self.journal: list[str] = [] if journal is None else journal
         self._has_ended = False
         self._fake = (body, routing_key, properties or {}, redelivered)
