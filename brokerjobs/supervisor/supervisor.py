@@ -24,6 +24,9 @@ from brokerjobs.supervisor.seat import Clock, Process, Seat
 from brokerjobs.totals import Teller, Totals
 
 KILL_PATIENCE = 10.0  # seconds until a killed process is gone
+SILENCE = (
+    60.0  # seconds without a report, of which there is one each second; after as many again a child is killed
+)
 
 Heard = Callable[[Any, Report], None]
 
@@ -274,7 +277,7 @@ class Supervisor:
         if await child.consuming():
             log.info("child consuming", pid=child.pid)
             self._proven.set()
-        code = await child.ended()
+        code = await self._end_of(child)
         del self._watchers[child]
         self._totals.end(child)
         stopped = self._stopping.is_set()
@@ -289,6 +292,21 @@ class Supervisor:
             log.warning("child ended", **fields)
         if stopped and not is_well:
             self._cut_off += 1
+
+    async def _end_of(self, child: Process) -> int:
+        """Its exit code; a frozen one is killed: by then RabbitMQ has given its jobs to others."""
+        is_silent = False
+        while True:
+            before = child.report
+            try:
+                async with asyncio.timeout(SILENCE):
+                    return await child.ended()
+            except TimeoutError:
+                if is_silent and child.report is before:
+                    _kill(child, f"it has said nothing for {2 * SILENCE:g} s")
+                elif child.report is before:
+                    log.warning("child silent", pid=child.pid, seconds=SILENCE)
+                is_silent = child.report is before
 
     def _heard(self, child: Process, report: Report) -> None:
         self._totals.take(child, report.metrics)

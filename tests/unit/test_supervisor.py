@@ -478,6 +478,33 @@ async def test_replaced_child_that_does_not_drain_in_time_is_killed(nursery: Nur
         await eventually_async(lambda: old.told == ["drain", "kill"], timeout=5)
 
 
+class Talkative(FakeChild):
+    """Has a new report whenever somebody looks."""
+
+    @property
+    def report(self) -> Report:
+        return Report(consuming=True)
+
+    @report.setter
+    def report(self, value: Report) -> None: ...
+
+
+async def test_child_that_says_nothing_any_more_is_killed_and_followed(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brokerjobs.supervisor.supervisor.SILENCE", 0.02)
+    supervisor = nursery.supervisor(2)
+    with capture_logs() as lines:
+        async with running(supervisor):
+            frozen, other = await nursery.consuming(0), await nursery.child(1)
+            other.__class__ = Talkative
+            other.say()
+            await nursery.child(2)
+            assert (frozen.told, other.told) == (["kill"], [])
+    silent = [line["event"] for line in lines if line.get("pid") == frozen.pid]
+    assert silent == ["child started", "child consuming", "child silent", "child killed", "child ended"]
+
+
 async def test_second_signal_kills_at_once(nursery: Nursery) -> None:
     nursery.obedient = False
     supervisor = nursery.supervisor(2)
