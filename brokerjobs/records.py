@@ -27,6 +27,7 @@ class Records:
         self._received: dict[str, Any] = {}
         self._finished: dict[tuple[str, str], Any] = {}
         self._durations: dict[str, Any] = {}
+        self._log = log.bind(queue=queue)
 
     def received(self, job: str) -> None:
         """A delivery came."""
@@ -81,14 +82,14 @@ class Records:
         )  # fmt: skip
 
     def _say(self, message: Message, outcome: Outcome, duration: float) -> None:
-        fields = {"job": message.job, "id": message.id, "queue": self._queue, "attempt": message.attempt}
+        fields = {"job": message.job, "id": message.id, "attempt": message.attempt}
         match outcome:
             case Retried():
-                log.warning("job retried", **fields, delay=round(outcome.delay, 3), reason=outcome.reason,
+                self._log.warning("job retried", **fields, delay=round(outcome.delay, 3), reason=outcome.reason,
                             error=str(outcome.failure or ""))  # fmt: skip
             case DeadLettered():
-                log.error("job dead", **fields, reason=outcome.reason, error=str(outcome.failure))
+                self._log.error("job dead", **fields, reason=outcome.reason, error=str(outcome.failure))
             case Released():
-                log.warning("job released", **fields, reason=outcome.reason)
+                self._log.warning("job released", **fields, reason=outcome.reason)
             case _:
-                log.info("job succeeded", **fields, duration=round(duration, 4))
+                self._log.info("job succeeded", **fields, duration=round(duration, 4))

@@ -43,21 +43,21 @@ class FromFrames:
         body: all of it.
     """
 
-    __slots__ = ("_head", "_properties", "_route", "body", "redelivered", "tag")
+    __slots__ = ("_head", "_properties", "_rest", "body", "redelivered", "tag")
 
     def __init__(self, method: bytes, head: bytes, body: bytes) -> None:
-        self.tag, self.redelivered, self._route = read_deliver(method)
+        self.tag, self.redelivered, self._rest = read_deliver(method)
         self._head = head
         self.body = body
         self._properties: dict[str, Any] | None = None
 
     @property
     def exchange(self) -> str:
-        return read_route(self._route)[0].decode(errors="backslashreplace")
+        return read_route(self._rest)[0].decode(errors="backslashreplace")
 
     @property
     def routing_key(self) -> str:
-        return read_route(self._route)[1].decode(errors="backslashreplace")
+        return read_route(self._rest)[1].decode(errors="backslashreplace")
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -70,8 +70,10 @@ class FromFrames:
 
     def _garbled(self) -> Iterator[tuple[str, str]]:
         """What of the route is not UTF-8."""
-        for what, raw in zip(("exchange", "routing key"), read_route(self._route), strict=True):
-            if not raw.isascii() and (text := raw.decode(errors="backslashreplace")).encode() != raw:
+        if self._rest.isascii():
+            return
+        for what, raw in zip(("exchange", "routing key"), read_route(self._rest), strict=True):
+            if (text := raw.decode(errors="backslashreplace")).encode() != raw:
                 yield what, text
 
 

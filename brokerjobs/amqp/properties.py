@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from struct import Struct, error
 from typing import Any, NamedTuple
 
@@ -28,6 +29,14 @@ _PROPERTIES = tuple(
         strict=True,
     )
 )  # fmt: skip
+
+
+@lru_cache(256)  # publishers set few combinations
+def _present(flags: int) -> tuple[tuple[str, bool], ...]:
+    """The properties that are set, and of each whether it is a short string."""
+    others = ("headers", "delivery_mode", "priority", "timestamp")
+    return tuple((name, name not in others) for flag, name in _PROPERTIES if flags & flag)
+
 
 _START = Struct(">HHQ")
 _FLAGS, _LENGTH, _TIME, _DECIMAL = Struct(">H"), Struct(">I"), Struct(">Q"), Struct(">BI")
@@ -97,12 +106,21 @@ class _Reader:
         name = "their flags"
         try:
             flags, at = self._flags(at)
-            for flag, name in _PROPERTIES:
-                if flags & flag:
+            for name, is_short_text in _present(flags):
+                if is_short_text:
+                    found[name], at = self._short_text(name, at)
+                else:
                     found[name], at = self._property(name, at)
         except _CutOff:
             self._note(f"the properties are cut off at {name}")
         return found
+
+    def _short_text(self, name: str, at: int) -> tuple[str, int]:
+        data = self._data
+        if at == self._end or (stop := at + 1 + data[at]) > self._end:
+            raise _CutOff
+        raw = data[at + 1 : stop]
+        return raw.decode() if raw.isascii() else self._text(raw, name), stop
 
     def _flags(self, at: int) -> tuple[int, int]:
         words: list[int] = []
@@ -122,12 +140,8 @@ class _Reader:
                 return self._table(at, end, "", 0), end
             case "delivery_mode" | "priority":
                 return self._data[at], at + 1
-            case "timestamp":
+            case _:
                 return self._time(at, self._end, "timestamp")
-        stop = at + 1 + self._data[at]
-        if stop > self._end:
-            raise _CutOff
-        return self._text(self._data[at + 1 : stop], name), stop
 
     def _table(self, at: int, end: int, header: str, depth: int) -> dict[str, Any]:
         """Each value under its name; `header` is the header that this table is part of, "" for all of them."""
