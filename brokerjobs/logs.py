@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -22,10 +24,12 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
+    renderers = _renderers(console)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
+            _Writer(sys.stderr, renderers),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -38,7 +42,7 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(console),
+                *renderers,
             ],
         )
     )
@@ -55,6 +59,34 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
 def name(**fields: object) -> None:
     """Put these fields into each further log line of this process."""
     structlog.contextvars.bind_contextvars(**fields)
+
+
+class _Writer:
+    """Writes a line that no handler need see, which is one for each job; warnings go the long way, through `logging`.
+
+    Args:
+        stream: where the handler writes too.
+        renderers: those of the handler; the last makes the text.
+    """
+
+    def __init__(self, stream: TextIO, renderers: Sequence[structlog.typing.Processor]) -> None:
+        self._stream = stream
+        self._renderers = renderers
+
+    def __call__(
+        self, logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        if method not in ("debug", "info"):
+            return event
+        line: Any = event
+        for render in self._renderers:
+            line = render(logger, method, line)
+        with suppress(
+            ValueError, OSError
+        ):  # closed, or nobody reads it: as `logging` does, the program goes on
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+        raise structlog.DropEvent
 
 
 def _renderers(console: bool) -> list[structlog.typing.Processor]:
