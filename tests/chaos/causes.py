@@ -59,7 +59,7 @@ class Causes:
             parents: runs of the turn before, each of which may have made a copy.
         """
         for earlier in reversed(before):
-            if cause := self._delivered_again(earlier, again):
+            if cause := self._delivered_again(earlier, again) or self._overtaken(earlier, again):
                 return cause
         return self.of_copy(again.started, sends, parents)
 
@@ -96,6 +96,19 @@ class Causes:
         if self._absorbing and (earlier.worker, earlier.pid) == (again.worker, again.pid):
             return ""
         return self._cut_off(earlier, again, window)
+
+    def _overtaken(self, earlier: Run, again: Run) -> str:
+        """The delivery that came first ran last: it lay with a process that was cut off, and did not know that yet."""
+        if again.redelivered or not earlier.redelivered or again.hop != earlier.hop:
+            return ""
+        if self._absorbing and (earlier.worker, earlier.pid) == (again.worker, again.pid):
+            return ""
+        unknowing = again.started - SLACK, again.started + NOTICED
+        ends = [
+            *self._sessions.between(again.worker, *unknowing),
+            *self._deaths.between(again.worker, *unknowing),
+        ]
+        return "overtaken" if _any_of(again, ends) else ""
 
     def _cut_off(self, earlier: Run, again: Run, window: tuple[float, float]) -> str:
         """What another process than that of the earlier run need not have recognised."""

@@ -206,6 +206,24 @@ def test_a_second_copy_needs_a_cause_that_fits(
         assert kinds(checked(*unmarked(unexplained))) == ["unexplained"]
 
 
+@pytest.mark.parametrize("event", ["session ended", "queue lost", "died"])
+def test_first_delivery_may_run_after_the_second_where_its_process_was_cut_off(event: str) -> None:
+    overtaking, overtaken = run(worker="w2", pid=2, redelivered=True), run(started=100.25)
+    evidence = Notice(worker="w1", event=event, at=100.4)
+    explained = checked(send(), overtaking, overtaken, evidence)
+    assert (kinds(explained), explained.repeats) == ([], {"overtaken": 1})
+    for wrong in (
+        [overtaking, overtaken],
+        [overtaking, overtaken, replace(evidence, worker="w2")],
+        [overtaking, overtaken, replace(evidence, at=100.1)],  # then it would have known
+        [overtaking, overtaken, replace(evidence, at=190.0)],
+        [replace(overtaking, redelivered=False), overtaken, evidence],
+        [overtaking, replace(overtaken, hop=1), evidence],
+        [overtaking, replace(overtaken, worker="w2", pid=2), replace(evidence, worker="w2")],
+    ):
+        assert kinds(checked(send(), *wrong)) == ["unexplained"]
+
+
 @pytest.mark.parametrize(
     "evidence",
     [
