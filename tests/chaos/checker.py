@@ -4,6 +4,7 @@ lost          a confirmed job is neither done nor dead nor anywhere
 stuck         it still lies in a queue although all was quiet
 phantom       something ran or was found that nobody sent
 refused       all sends so far were refused, and the job was there all the same
+unreadable    the broker cannot read a queue any more
 both          a job is done and dead
 wrong end     it is dead and should be done, or the other way round
 early         it ran before its delay was over
@@ -177,6 +178,9 @@ def check(history: History, *, max_attempts: int, absorbing: bool = True) -> Rep
         Violation("defect", notice.id, f"{notice.worker}: {notice.text}")
         for notice in history.notices
         if notice.event == "defect"
+    ]
+    report.violations += [
+        Violation("unreadable", "", f"{name}: {why}") for name, why in history.unreadable.items()
     ]
     report.recovery_seconds, slow = recovery(history)
     report.violations += [Violation("slow", "", text) for text in slow]

@@ -5,7 +5,7 @@ All times are seconds since the epoch, from one machine's clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -132,6 +132,8 @@ class History:
     sends: Sequence[Send] = ()
     runs: Sequence[Run] = ()
     found: Sequence[Found] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Queues that the broker could not read in the end, and its words."""
     faults: Sequence[Fault] = ()
     notices: Sequence[Notice] = ()
     samples: Sequence[Sample] = ()

@@ -40,14 +40,20 @@ def waiting(url: str, names: Iterable[str]) -> int:
         connection.close()
 
 
-def read_all(url: str, names: Iterable[str]) -> list[Found]:
-    """Every message in these queues; they stay there."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    try:
-        channel = connection.channel()
-        return [found for name in names for found in _read(channel, name)]
-    finally:
-        connection.close()
+def read_all(url: str, names: Iterable[str]) -> tuple[list[Found], dict[str, str]]:
+    """Every message in these queues, which stay there; and the queues that RabbitMQ cannot read, with its words."""
+    found: list[Found] = []
+    unreadable: dict[str, str] = {}
+    for name in names:
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+        try:
+            found += _read(connection.channel(), name)
+        except pika.exceptions.AMQPError as error:
+            unreadable[name] = str(error)
+        finally:
+            if connection.is_open:
+                connection.close()
+    return found, unreadable
 
 
 def _read(channel: pika.adapters.blocking_connection.BlockingChannel, name: str) -> Iterable[Found]:

@@ -44,8 +44,10 @@ def run(plan: Plan, *, folder: Path | None = None, say: Say = lambda _: None) ->
         _wait_for_the_end(stage)
         codes = stage.fleet.end("worker")
         stage.look()
-        found = leftovers.read_all(stage.node.url, leftovers.queues(stage.node))
-        history = stage.ledger.history(found, calm=calm, healed=healed, loaded_until=loaded_until)
+        found, unreadable = leftovers.read_all(stage.node.url, leftovers.queues(stage.node))
+        history = stage.ledger.history(
+            found, unreadable=unreadable, calm=calm, healed=healed, loaded_until=loaded_until
+        )
         report = check(history, max_attempts=MAX_ATTEMPTS)
         report.required, report.not_run = nemesis.kinds, nemesis.not_run
         report.told, report.rabbitmq = Counter(stage.ledger.told), stage.version

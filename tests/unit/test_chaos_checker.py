@@ -206,6 +206,13 @@ def test_a_second_copy_needs_a_cause_that_fits(
         assert kinds(checked(*unmarked(unexplained))) == ["unexplained"]
 
 
+def test_a_queue_that_cannot_be_read_is_told() -> None:
+    report = checked(send(), run(), unreadable={"jobs.v1.delay.02": "541 noproc"})
+    assert [(violation.kind, violation.text) for violation in report.violations] == [
+        ("unreadable", "jobs.v1.delay.02: 541 noproc")
+    ]
+
+
 @pytest.mark.parametrize("event", ["session ended", "queue lost", "died"])
 def test_first_delivery_may_run_after_the_second_where_its_process_was_cut_off(event: str) -> None:
     overtaking, overtaken = run(worker="w2", pid=2, redelivered=True), run(started=100.25)
