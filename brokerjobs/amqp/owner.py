@@ -131,7 +131,7 @@ class Owner(threading.Thread):
         self._connection, self._channel = None, None
         again = [*self._unconfirmed.values(), *self._asked, *self._nacked]
         for sending in again:
-            sending.doubtful = sending.written
+            sending.doubt()
         for gone in self._unconfirmed, self._by_id, self._asked, self._nacked:
             gone.clear()
         self._waiting.extendleft(reversed(again))
@@ -311,8 +311,9 @@ class Owner(threading.Thread):
         self._by_id.clear()
         if len(in_flight) == 1:
             in_flight.pop().refuse(refusal(reason))
-        for sending in in_flight:
+        for sending in in_flight:  # those before the bad one may be queued, their confirms on their way
             sending.alone = True
+            sending.doubt()
         self._waiting.extendleft(reversed(in_flight))
         if self._connection is not None and self._connection.is_open:
             self._open_channel()

@@ -125,6 +125,8 @@ class Publisher:
             if not written:
                 raise BrokerUnreachable(str(error)) from None
             raise _unknown(publication, error) from None
+        except PublishUnknown:
+            raise
         except BrokerJobsError as error:
             if not written:
                 raise
@@ -171,7 +173,9 @@ class Publisher:
                     try:
                         await self._frames(own, publication)
                     except aiormq.exceptions.ChannelClosed as error:
-                        raise self._refusal(error) from None
+                        raise _unknown(publication, self._refusal(error)) from None
+                    except PublishRefused as error:  # now; the first try's confirm may have been on its way
+                        raise _unknown(publication, error) from None
 
     async def _frames(self, channel: AbstractChannel, publication: Publication) -> None:
         """Write one message and wait for the broker's verdict."""
@@ -241,7 +245,7 @@ class Publisher:
             done.set()
 
 
-def _unknown(publication: Publication, why: Exception) -> PublishUnknown:
+def _unknown(publication: Publication, why: BaseException) -> PublishUnknown:
     message = publication.message
     return PublishUnknown(
         f"RabbitMQ did not confirm {message.job} {message.id}: {why}; "

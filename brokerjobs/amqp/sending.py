@@ -19,7 +19,7 @@ class Sending:
         self.queue = queue  # of the question whether it exists
         self.done: Future[bool] = Future()
         self.written = False
-        self.doubtful = False  # written on a connection that ended before the verdict
+        self.doubtful = False  # written on a channel that ended before the verdict
         self.returned = ""
         self.alone = False
         self.why = ""
@@ -34,6 +34,10 @@ class Sending:
                 self.done.set_exception(answer)
             else:
                 self.done.set_result(answer)
+
+    def doubt(self) -> None:
+        """The channel on which it may have been written has ended."""
+        self.doubtful |= self.written and not self.returned
 
     def refuse(self, refusal: BrokerJobsError) -> None:
         """Resolve with the broker's refusal; what was written before, without a verdict, may be queued all the same."""

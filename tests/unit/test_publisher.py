@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
+from pika.exceptions import ChannelClosedByBroker
 
 from brokerjobs import BrokerUnreachable, Message, PublishRefused, PublishUnknown, Unroutable
 from brokerjobs import settings as settings_module
+from brokerjobs.amqp.links import Link
+from brokerjobs.amqp.owner import Owner
 from brokerjobs.amqp.publisher import Publisher
+from brokerjobs.amqp.sending import Sending
 from brokerjobs.transport import Publication
 
 LOST = ConnectionError("gone")
@@ -62,3 +69,60 @@ async def test_what_was_written_without_a_verdict_is_unknown(
     connects: list[Exception | None], sends: list[Exception], fate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await told(monkeypatch, connects, sends) == fate
+
+
+async def test_what_is_refused_after_its_channel_was_closed_by_another_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of several in flight RabbitMQ minds one; those before it may be queued, and their confirms are lost."""
+    publisher = Publisher(settings_module.load(url="amqp://localhost"))
+    minded = ChannelNotFoundEntity("NOT_FOUND - no exchange 'jobs'")
+    for second_try in minded, UNROUTABLE:
+        tries: Iterator[Exception] = iter([minded, second_try])
+
+        async def frames(*_: object, tries: Iterator[Exception] = tries) -> None:
+            raise next(tries)
+
+        link: Any = FakeLink()
+        monkeypatch.setattr(publisher, "_frames", frames)
+        monkeypatch.setattr(publisher._links, "get", link.get)
+        publication = Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b"))
+        with (
+            publisher._links.flight(link),
+            pytest.raises(PublishUnknown, match=r"no exchange|no queue") as raised,
+        ):
+            await publisher.publish(publication, timeout=5)
+        assert str(raised.value).count("did not confirm") == 1
+    await publisher.close()
+
+
+class FakeLink(Link):
+    """One connection, with a channel that does what the test says."""
+
+    def __init__(self) -> None:
+        self.channel = self.connection = self  # type: ignore[assignment]
+        self.in_flight = self.begun = 0
+        self.is_retired = False
+
+    async def get(self) -> FakeLink:
+        return self
+
+    @asynccontextmanager
+    async def scratch_channel(self, **_: object) -> AsyncIterator[FakeLink]:
+        yield self
+
+
+@pytest.mark.parametrize(("returned", "fate"), [("", PublishUnknown), ("no queue", Unroutable)])
+def test_likewise_in_threads_unless_it_was_returned(returned: str, fate: type[Exception]) -> None:
+    owner = Owner(settings_module.load(url="amqp://localhost"))
+    sendings = [Sending(Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b"))) for _ in range(2)]
+    for tag, sending in enumerate(sendings, 1):
+        sending.written, owner._unconfirmed[tag] = True, sending
+    sendings[0].returned = returned
+    owner._channel_closed(None, ChannelClosedByBroker(404, "NOT_FOUND - no exchange 'jobs'"))
+
+    owner._loop.close()
+    sendings[0].refuse(UNROUTABLE)
+
+    with pytest.raises(fate):
+        sendings[0].done.result(0)
