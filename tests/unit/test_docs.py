@@ -216,7 +216,7 @@ def events() -> Iterator[str]:
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr in ("debug", "info", "warning", "error", "exception")
-                and ast.unparse(node.func.value) in ("log", "logs.log")
+                and ast.unparse(node.func.value) in ("log", "logs.log", "self._log")
             ):
                 yield said(node.args[0])
 
