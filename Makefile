@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n auto --dist loadgroup
 INSTALLED := $(VENV)/installed
 CHAOS := $(foreach name,SEED MINUTES JOBS RABBITMQ FAULTS CLUSTER,$(if $($(name)),$(name)="$($(name))"))
+PEERS_INSTALLED := bench/.venv/installed
+BENCH := PATH="$(CURDIR)/bench/.venv/bin:$$PATH" $(foreach name,SECTIONS PEERS ROUNDS JOBS WAITING MINUTES RABBITMQ MARKDOWN,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-matrix chaos check fmt bench lock clean
@@ -45,13 +47,19 @@ fmt: $(INSTALLED) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## what a delay costs the broker, and what a worker costs at its start
-	$(BIN)/python -m bench.delay_cost
-	$(BIN)/python -m bench.worker_start
+bench: $(PEERS_INSTALLED) ## speed beside the peers (SECTIONS, PEERS, ROUNDS, JOBS, WAITING, MINUTES, RABBITMQ, MARKDOWN=1)
+	@$(BENCH) bench/.venv/bin/python -m bench
+
+$(PEERS_INSTALLED): bench/requirements-peers.txt pyproject.toml .ci/lock.txt .ci/make-venv
+	@sh .ci/make-venv bench/.venv
+	@echo "installing brokerjobs and the peers into bench/.venv"
+	@bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lock.txt \
+	  --requirement bench/requirements-peers.txt --editable .
+	@touch $@
 
 lock: $(INSTALLED) ## write the versions that are installed now into .ci/lock.txt
 	@{ echo "# Versions for development and CI; written by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > .ci/lock.txt
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

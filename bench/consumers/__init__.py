@@ -1,0 +1,1 @@
+"""What `brokerjobs consume` runs in a bench."""

@@ -1,0 +1,129 @@
+"""pika without a framework: the callbacks of SelectConnection, and the simpler BlockingConnection."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pika
+
+from bench import job
+from bench.adapter import Adapter, Arguments, How, Style
+
+WINDOW = 500
+PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+LACKS = "no retries, timeouts, delays or dead letters; a lost connection ends it"
+
+
+class PikaBlocking(Adapter):
+    """What most programs with pika do."""
+
+    title = "raw pika, Blocking"
+    package = "pika"
+    settings = "ack each"
+    lacks = LACKS
+    sends: ClassVar[tuple[How, ...]] = ("each", "unconfirmed")
+    styles: ClassVar[tuple[Style, ...]] = ("native",)
+
+    def open(self) -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(self.plan.url))
+        self.channel = self.connection.channel()
+        for queue in self.plan.queues:
+            self.channel.queue_declare(queue, durable=True)
+
+    def send(self, how: How, jobs: Iterator[Arguments]) -> None:
+        if how == "each":
+            self.channel.confirm_delivery()
+        for turn, arguments in enumerate(jobs):
+            self.channel.basic_publish("", self.queue_at(turn), json.dumps(arguments).encode(), PERSISTENT)
+        self.connection.process_data_events(0)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def work(self) -> None:
+        self.open()
+        self.channel.basic_qos(prefetch_count=self.plan.prefetch)
+        for queue in self.plan.queues:
+            self.channel.basic_consume(queue, self._take)
+        signal.signal(
+            signal.SIGTERM,
+            lambda *_: self.connection.add_callback_threadsafe(self.channel.stop_consuming),
+        )
+        self.channel.start_consuming()
+        self.connection.close()
+
+    @staticmethod
+    def _take(channel: Any, method: Any, _: object, body: bytes) -> None:
+        job.run(**json.loads(body))
+        channel.basic_ack(method.delivery_tag)
+
+
+class Pika(Adapter):
+    """As fast as pika goes."""
+
+    title = "raw pika, Select"
+    package = "pika"
+    settings = "ack each; pipelined: 500 unconfirmed"
+    lacks = LACKS
+    sends: ClassVar[tuple[How, ...]] = ("pipelined",)
+    styles: ClassVar[tuple[Style, ...]] = ("native",)
+
+    def open(self) -> None:
+        self.channel: Any = None
+        self.connection = pika.SelectConnection(
+            pika.URLParameters(self.plan.url),
+            on_open_callback=lambda connection: connection.channel(on_open_callback=self._opened),
+        )
+        self.connection.ioloop.start()
+
+    def _opened(self, channel: Any) -> None:
+        self.channel, self.undeclared = channel, len(self.plan.queues)
+        for queue in self.plan.queues:
+            channel.queue_declare(queue, durable=True, callback=self._declared)
+
+    def _declared(self, _: object) -> None:
+        self.undeclared -= 1
+        if not self.undeclared:
+            self.connection.ioloop.stop()
+
+    def send(self, how: How, jobs: Iterator[Arguments]) -> None:
+        self.jobs, self.published, self.confirmed, self.is_over = jobs, 0, 0, False
+        self.channel.confirm_delivery(self._confirm, callback=lambda _: self._publish())
+        self.connection.ioloop.start()
+
+    def _confirm(self, frame: Any) -> None:
+        method = frame.method
+        self.confirmed = method.delivery_tag if method.multiple else self.confirmed + 1
+        self._publish()
+
+    def _publish(self) -> None:
+        while not self.is_over and self.published - self.confirmed < WINDOW:
+            arguments = next(self.jobs, None)
+            if arguments is None:
+                self.is_over = True
+                break
+            queue = self.queue_at(self.published)
+            self.channel.basic_publish("", queue, json.dumps(arguments).encode(), PERSISTENT)
+            self.published += 1
+        if self.is_over and self.confirmed >= self.published:
+            self.connection.ioloop.stop()
+
+    def close(self) -> None:
+        self.connection.add_on_close_callback(lambda *_: self.connection.ioloop.stop())
+        self.connection.close()
+        self.connection.ioloop.start()
+
+    def work(self) -> None:
+        self.open()
+        self.channel.basic_qos(prefetch_count=self.plan.prefetch)
+        for queue in self.plan.queues:
+            self.channel.basic_consume(queue, PikaBlocking._take)
+        signal.signal(
+            signal.SIGTERM,
+            lambda *_: self.connection.ioloop.add_callback_threadsafe(self.connection.ioloop.stop),
+        )
+        self.connection.ioloop.start()
+        self.close()
