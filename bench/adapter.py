@@ -120,8 +120,8 @@ def jobs(order: Order) -> Iterator[Arguments]:
     began = time.monotonic()
     for number in range(order.count):
         due = began + number / order.rate if order.rate else time.monotonic() + order.pause
-        if due > time.monotonic():
-            time.sleep(due - time.monotonic())  # noqa: TID251  (blocks a loop too: nothing else shall happen on it)
+        if (early := due - time.monotonic()) > 0:
+            time.sleep(early)  # noqa: TID251  (blocks a loop too: nothing else shall happen on it)
         yield {"sent": due if order.rate else time.monotonic(), "text": text}
 
 
