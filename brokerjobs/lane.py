@@ -34,7 +34,10 @@ from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 from brokerjobs.settling import Settling
 from brokerjobs.suspects import COUNTED, Tally, Verdict, judge
 
-LAST_GRACE = 1.0  # seconds for what is cancelled to end
+# Seconds, after the drain timeout, for what is being settled, and then for what is cancelled. Together with closing
+# connections they must stay below what the worker's own process, and its parent, allow beyond it (supervisor.child).
+SETTLE_GRACE = 5.0
+LAST_GRACE = 1.0
 CANCELLED = DeadLettered(reason="cancelled", failure=Failure(text="an operator cancelled it"))
 STALE = 60.0  # seconds in the inbox after which a delivery goes back: another worker may be free
 DEFECT_REST = 10.0  # seconds before what met a defect of ours goes back: it may meet it again at once
@@ -251,7 +254,7 @@ class Lane:
         for task, run in self._tasks.items():
             if run is None or not run.has_ended:
                 task.cancel()
-        await self._wait_for_runs(self._settlement.timeout)
+        await self._wait_for_runs(min(SETTLE_GRACE, self._settlement.timeout))
         held = {task for task, run in self._tasks.items() if run is not None and run.is_unsettled}
         for task in self._tasks:
             task.cancel()

@@ -14,6 +14,7 @@ import tenacity
 from structlog.testing import capture_logs
 
 from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs, settling, topology
+from brokerjobs.amqp.connection import CLOSE_TIMEOUT
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.breaker import Circuit
 from brokerjobs.context import Cancellation
@@ -23,6 +24,7 @@ from brokerjobs.lane import Lane, Slots
 from brokerjobs.message import Message
 from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import Outcome
+from brokerjobs.supervisor.child import GRACE
 from brokerjobs.topology import Names
 from brokerjobs.transport import Publication
 from tests.unit.doubles import FakeDelivery, FakePublisher
@@ -860,6 +862,28 @@ async def test_drain_ends_a_job_that_has_decided_by_hand_and_its_decision_counts
     finished = {"queue": "emails", "job": "emails.decided"}
     assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome=word) == 1
     assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome="released") is None
+
+
+async def test_drain_does_not_wait_for_a_confirm_as_long_as_a_publish_may_take(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its process would end itself as stuck, and a parent kill it."""
+    monkeypatch.setattr(lane, "SETTLE_GRACE", 0.05)
+    bench = Bench(threads, publisher=SlowPublisher)
+    publisher = bench.publisher
+    assert isinstance(publisher, SlowPublisher)
+    bench.deliver("fail")
+    bench.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+
+    assert await asyncio.wait_for(bench.lane.drain(0), AMPLE / 2) == 1
+
+    assert bench.journal == []
+    assert bench.slots.used == 0
+
+
+def test_the_graces_of_a_drain_fit_into_what_is_allowed_beyond_it() -> None:
+    assert lane.SETTLE_GRACE + lane.LAST_GRACE + CLOSE_TIMEOUT < GRACE
 
 
 async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
