@@ -22,6 +22,7 @@ import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 
 from brokerjobs import tls
+from brokerjobs.amqp.frames import LARGEST_UNTIL_TUNED
 from brokerjobs.amqp.taps import TappedStreams
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.capabilities import Capabilities
@@ -56,6 +57,7 @@ class Connection:
         self._settings = settings
         self.streams = streams if settings.fast_lane and streams.are_used else None
         self._transport: Any = transport.connection
+        self.frame_max: int = self._transport.connection_tune.frame_max or LARGEST_UNTIL_TUNED
         if self.streams is not None:
             self.streams.reader.limit(self._transport.connection_tune.frame_max)
         self.capabilities = Capabilities.of(self._transport.server_properties)

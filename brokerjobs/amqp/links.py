@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from aiormq.abc import AbstractChannel
 
-from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection
+from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection, ConnectionLost
+from brokerjobs.amqp.outlet import Outlet, agrees_with_client
 from brokerjobs.settings import Settings
 
 
@@ -26,6 +27,7 @@ class Link:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.channel: AbstractChannel | None = None
+        self.outlet: Outlet | None = None
         self.in_flight = 0
         self.begun = 0
         self.is_retired = False
@@ -91,6 +93,7 @@ class Links:
         if not link.is_usable:
             with self.flight(link):
                 link.channel = await link.connection.channel(confirms=True)
+                link.outlet = _outlet_of(link.connection, link.channel) if self._settings.fast_lane else None
         return link
 
     def _opened(self, task: asyncio.Task[Link]) -> None:
@@ -156,3 +159,21 @@ class Links:
         if link.closing is None:
             link.closing = asyncio.create_task(link.connection.close())
             link.closing.add_done_callback(lambda _: self._open.discard(link))
+
+
+def _outlet_of(connection: Connection, channel: AbstractChannel) -> Outlet | None:
+    """A way past the client library; None where there is none."""
+    streams = connection.streams
+    if streams is None or not agrees_with_client():
+        return None
+    outlet = Outlet(channel.number, streams.writer, connection.frame_max)
+    taps = streams.reader.taps
+    taps[channel.number] = outlet.tap
+
+    def closed(closing: asyncio.Future[None]) -> None:
+        taps.pop(channel.number, None)
+        why = None if closing.cancelled() else closing.exception()
+        outlet.end(why if isinstance(why, LOST) else ConnectionLost("the channel closed"))
+
+    channel.closing.add_done_callback(closed)
+    return outlet

@@ -18,7 +18,9 @@ from aiormq.abc import AbstractChannel
 from tenacity import RetryCallState, wait_random_exponential
 
 from brokerjobs.amqp.connection import LOST, explain_channel_error, reply_text, unless_lost
+from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.links import Link, Links, Nacked, TryAgain
+from brokerjobs.amqp.outlet import Outlet, Refused, Returned
 from brokerjobs.amqp.wire import to_pamqp, why_unwritable
 from brokerjobs.errors import (
     BrokerJobsError,
@@ -35,6 +37,8 @@ T = TypeVar("T")
 
 # Between two tries to connect or to send again.
 BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
+
+NACK = "RabbitMQ could not keep it (nack): is the queue full?"
 
 OnPublished = Callable[[str, Publication], None]
 
@@ -160,7 +164,10 @@ class Publisher:
         assert channel is not None
         with self._links.flight(link) as is_alone:
             try:
-                await self._frames(channel, publication)
+                if link.outlet is not None:
+                    await self._past_the_client(link.outlet, publication)
+                else:
+                    await self._frames(channel, publication)
                 return
             except aiormq.exceptions.ChannelClosed as error:
                 if is_alone():
@@ -189,12 +196,9 @@ class Publisher:
             )
             await unless_lost(frames, None, "publish")
         except aiormq.exceptions.PublishError as error:
-            raise Unroutable(
-                f"no queue is bound to exchange {publication.exchange!r} for {publication.routing_key!r} "
-                f"({reply_text(error)})"
-            ) from None
+            raise _unroutable(publication, reply_text(error)) from None
         except aiormq.exceptions.DeliveryError:
-            raise Nacked("RabbitMQ could not keep it (nack): is the queue full?") from None
+            raise Nacked(NACK) from None
         except (aiormq.exceptions.ChannelClosed, *LOST):
             raise
         except Exception as error:
@@ -202,6 +206,22 @@ class Publisher:
             if why is None:
                 raise TryAgain(_lost(error)) from error
             raise PublishRefused(f"{publication.message.job} cannot be written as AMQP: {why}") from None
+
+    async def _past_the_client(self, outlet: Outlet, publication: Publication) -> None:
+        message = publication.message
+        try:
+            verdict = outlet.publish(
+                publication.exchange, publication.routing_key, message.properties(), message.body
+            )
+            if outlet.is_crowded:
+                await unless_lost(outlet.room(), None, "publish")
+            await unless_lost(verdict, None, "publish")
+        except Unwritable as error:
+            raise PublishRefused(f"{message.job} cannot be written as AMQP: {error}") from None
+        except Returned as error:
+            raise _unroutable(publication, str(error)) from None
+        except Refused:
+            raise Nacked(NACK) from None
 
     def _refusal(self, error: aiormq.exceptions.ChannelClosed) -> BaseException:
         if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
@@ -243,6 +263,12 @@ class Publisher:
         finally:
             del self._in_flight[id]
             done.set()
+
+
+def _unroutable(publication: Publication, said: str) -> Unroutable:
+    return Unroutable(
+        f"no queue is bound to exchange {publication.exchange!r} for {publication.routing_key!r} ({said})"
+    )
 
 
 def _unknown(publication: Publication, why: BaseException) -> PublishUnknown:

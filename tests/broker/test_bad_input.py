@@ -15,7 +15,7 @@ from brokerjobs import Consumer, Retry
 from brokerjobs.dead_letters import DeadLetters, Filter
 from brokerjobs.settings import Settings
 from tests import amqp, hostile
-from tests.conftest import StartWorker
+from tests.conftest import BY_LIBRARY, StartWorker
 from tests.waiting import eventually_async
 
 
@@ -181,17 +181,16 @@ async def test_odd_properties_stop_neither_a_job_nor_its_retry_death_and_replay(
         assert {"x-death", "CC", "BCC"}.isdisjoint(found.headers)
 
 
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["from the stream", "through the client library"])
+@pytest.mark.parametrize("lane", ["from the stream", BY_LIBRARY])
 async def test_what_the_client_library_cannot_read_dies_and_ends_no_session(
     consumer: Consumer,
     ran: list[int],
     start_worker: StartWorker,
     url: str,
     settings: Settings,
-    *,
-    fast_lane: bool,
+    lane: str,
 ) -> None:
-    settings = settings.model_copy(update={"fast_lane": fast_lane})
+    settings = settings.model_copy(update={"fast_lane": lane != BY_LIBRARY})
     later = Consumer("later")
     body = b'{"user_id": 5}'
     with capture_logs() as lines:

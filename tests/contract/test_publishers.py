@@ -51,6 +51,7 @@ from brokerjobs.node.private import PrivateNode
 from brokerjobs.transport import use_sender
 from tests import amqp
 from tests.chaos.proxy import Proxy
+from tests.conftest import BY_LIBRARY
 from tests.management import (
     clear_policy,
     close_connections,
@@ -121,7 +122,7 @@ def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
     assert node is None or open_ports(node) == []
 
 
-@pytest.fixture(params=["asyncio", "blocking"])
+@pytest.fixture(params=["asyncio", BY_LIBRARY, "blocking"])
 async def publishing(
     request: pytest.FixtureRequest, nothing_left_open: None
 ) -> AsyncIterator[Callable[..., Publishing]]:
@@ -129,9 +130,10 @@ async def publishing(
     clients: list[Client] = []
 
     def make(url: str, **settings: Any) -> Publishing:
+        settings = {"fast_lane": request.param != BY_LIBRARY, **settings}
         client = Client(settings=settings_module.load(url=url, **settings), metrics=Metrics())
         clients.append(client)
-        return Publishing(request.param, client)
+        return Publishing("blocking" if request.param == "blocking" else "asyncio", client)
 
     yield make
     for client in clients:

@@ -14,6 +14,7 @@ from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.amqp.session import Session
 from brokerjobs.settings import Settings
 from tests import amqp
+from tests.conftest import BY_LIBRARY
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.broker
@@ -43,7 +44,7 @@ class Consuming:
         await eventually_async(lambda: amqp.ready(self.url, self.queue) == count, what=f"{count} are ready")
 
 
-@pytest.fixture(params=["from the stream", "from the stream, one answer each", "through the client library"])
+@pytest.fixture(params=["from the stream", "from the stream, one answer each", BY_LIBRARY])
 async def consuming(request: pytest.FixtureRequest, settings: Settings, url: str) -> AsyncIterator[Consuming]:
     lane = settings.model_copy(
         update={"fast_lane": "stream" in request.param, "ack_together": "one answer" not in request.param}

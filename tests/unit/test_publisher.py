@@ -101,6 +101,7 @@ class FakeLink(Link):
 
     def __init__(self) -> None:
         self.channel = self.connection = self  # type: ignore[assignment]
+        self.outlet = None
         self.in_flight = self.begun = 0
         self.is_retired = False
 
