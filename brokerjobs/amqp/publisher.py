@@ -79,7 +79,8 @@ class Publisher:
             ConfigurationError: wrong password or virtual host.
         """
         try:
-            publication = replace(publication, message=self._senders.signed(publication.message))
+            if (signed := self._senders.signed(publication.message)) is not publication.message:
+                publication = replace(publication, message=signed)
             await self._publish(publication, asyncio.get_running_loop().time() + timeout)
         except PublishUnknown:
             self._on_published("unknown", publication)
@@ -139,7 +140,7 @@ class Publisher:
     async def _until(self, deadline: float, once: Callable[[], Awaitable[T]]) -> T:
         """Try until there is an answer, or time is up."""
         clock = asyncio.get_running_loop().time
-        attempt, why = 1, f"RabbitMQ at {self._settings.address} did not answer in time"
+        attempt, why = 1, ""
         while (left := deadline - clock()) > 0:
             if self._links.closed.is_set():
                 raise _OutOfTime("the client was closed")
@@ -156,7 +157,7 @@ class Publisher:
                 async with asyncio.timeout(min(_backoff(attempt), max(0.0, deadline - clock()))):
                     await self._links.closed.wait()
             attempt += 1
-        raise _OutOfTime(why)
+        raise _OutOfTime(why or f"RabbitMQ at {self._settings.address} did not answer in time")
 
     async def _send(self, link: Link, publication: Publication) -> None:
         """One try on the shared channel; on one of its own when that is closed while others use it too."""
