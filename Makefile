@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # pip may not update itself or ask anybody; the lock makes every machine install the same.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lock.txt
-PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n 3 --dist loadgroup
 INSTALLED := $(VENV)/installed
 CHAOS := $(foreach name,SEED MINUTES JOBS RABBITMQ FAULTS CLUSTER,$(if $($(name)),$(name)="$($(name))"))
 PEERS_INSTALLED := bench/.venv/installed

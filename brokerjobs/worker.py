@@ -50,6 +50,7 @@ from brokerjobs.transport import Publication
 START_TIMEOUT = 30.0  # seconds
 # What ends a session this soon, in seconds, may end the next as well: a queue that is deleted again and again.
 SHORT_SESSION = 5.0
+LONGEST_PAUSE = 10.0  # seconds between two tries: RabbitMQ is back for that long before the last worker is
 STALLED_SESSIONS = 3  # then a restart by whoever runs the worker may help more than another session
 CHORES_TIMEOUT = 5.0  # seconds to end with their session
 GIVE_BACK_TIMEOUT = 2.0  # seconds after a drain: a frozen broker must not hold up the ending
@@ -220,7 +221,7 @@ class Worker:
                 unreadable.count(session.ended_by, self._title)
                 short_ones = short_ones + 1 if clock() - began < SHORT_SESSION else 0
                 if short_ones:
-                    await self._pause(min(30.0, 0.1 * 2**short_ones) * random.uniform(0.5, 1.0))
+                    await self._pause(min(LONGEST_PAUSE, 0.1 * 2**short_ones) * random.uniform(0.5, 1.0))
             return await self._drain(None)
         finally:
             stopping.cancel()
@@ -232,7 +233,7 @@ class Worker:
             transient = (*transient, BrokerJobsError)
         try:
             async for attempt in AsyncRetrying(
-                wait=wait_random_exponential(multiplier=0.2, max=30),
+                wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
                 stop=stop_never if self._was_connected else stop_after_delay(self._start_timeout),
                 retry=retry_if_exception_type(transient),
                 sleep=self._pause,

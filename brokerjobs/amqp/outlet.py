@@ -116,7 +116,7 @@ class Outlet:
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if unsent:
+        if unsent and not self._writer.is_closing():
             self._writer.write(b"".join(unsent))
 
     def _judge(self, payload: bytes, *, error: Exception | None) -> None:

@@ -157,7 +157,7 @@ class Session:
         if (streams := self._streams) is not None:
             inlet = Inlet(
                 channel.number,
-                streams.writer.write,
+                streams.send,
                 lambda arrival: self._arrived(subscription, arrival, inlet.acks),
                 together=self._settings.ack_together,
             )

@@ -12,7 +12,8 @@ from typing import Any
 import aiormq.connection
 import aiormq.exceptions
 
-from brokerjobs.amqp.frames import IDLE, OVERHEAD, Splitter, Tap
+from brokerjobs.amqp.frames import IDLE, OVERHEAD, BrokenStream, Splitter, Tap
+from brokerjobs.logs import log
 
 SIGN_OF_LIFE = 1.0  # seconds: the library takes a connection for dead on which it sees nothing
 
@@ -41,6 +42,9 @@ class TappedReader(asyncio.StreamReader):
         try:
             passed = self._splitter.feed(data)
         except Exception as error:  # of a tap too: who cannot take its frames would wait for ever
+            log.error(
+                "stream broken", error=str(error), exc_info=None if isinstance(error, BrokenStream) else error
+            )
             self.set_exception(error if isinstance(error, ConnectionError) else ConnectionError(repr(error)))
             return
         if self._splitter.taken and self._clock() - self._told_at > SIGN_OF_LIFE:
@@ -59,6 +63,11 @@ class TappedStreams(aiormq.connection.TransportFactory):
     @property
     def are_used(self) -> bool:
         return hasattr(self, "writer")
+
+    def send(self, data: bytes) -> None:
+        """Send these bytes, unless the connection is closing: then they would reach nobody."""
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     async def create(self, url: Any, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         provider = kwargs.pop("ssl_context_provider", None)

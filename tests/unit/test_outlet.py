@@ -25,6 +25,7 @@ class Writer:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.held = 0
+        self.is_lost = False
 
     @property
     def transport(self) -> Writer:
@@ -32,6 +33,9 @@ class Writer:
 
     def get_write_buffer_size(self) -> int:
         return self.held
+
+    def is_closing(self) -> bool:
+        return self.is_lost
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
