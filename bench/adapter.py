@@ -60,6 +60,7 @@ class Adapter(ABC):
         sends: the ways in which it can publish.
         styles: in which its worker can run.
         coroutines: whether its jobs can be `async def`.
+        fewer: it is given so many times fewer jobs than others, because it is slow.
         on: the broker that it needs.
     """
 
@@ -70,6 +71,7 @@ class Adapter(ABC):
     sends: ClassVar[tuple[How, ...]] = ()
     styles: ClassVar[tuple[Style, ...]] = ()
     coroutines: ClassVar[bool] = False
+    fewer: ClassVar[int] = 1
     on: ClassVar[Literal["rabbitmq", "redis"]] = "rabbitmq"
 
     def __init__(self, plan: Plan) -> None:

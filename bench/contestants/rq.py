@@ -25,6 +25,7 @@ class RQ(Adapter):
     )
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    fewer = 10
     on = "redis"
 
     def open(self) -> None:

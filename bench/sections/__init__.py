@@ -62,4 +62,5 @@ def explain(table: Table, who: Iterable[type[Adapter]]) -> None:
     """Say below the table how each is set, and what it does not guarantee."""
     for one in who:
         lacks = f"; not guaranteed: {one.lacks}" if one.lacks else ""
-        table.note(f"{one.title}: {one.settings}{lacks}.")
+        fewer = f"; 1/{one.fewer} of the jobs" if one.fewer > 1 else ""
+        table.note(f"{one.title}: {one.settings}{fewer}{lacks}.")

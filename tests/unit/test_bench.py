@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ from rich.console import Console
 
 from bench import job, report
 from bench.__main__ import SECTIONS, BadOption, Options
-from bench.adapter import Order, Plan, jobs
-from bench.contest import Stage
+from bench.adapter import Order, Plan, entrants, jobs
+from bench.contest import OutOfContest, Stage
 from bench.contestants.raw_pika import Pika
 from bench.figures import Column, Summary, Table, percentile, ratio, slope, summary
+from bench.sections import REFERENCE, Bench
 from tests.pages import ROOT
 
 SPEED = Column("jobs/s")
@@ -156,3 +159,29 @@ def test_the_page_explains_every_section() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
 
     assert [name for name in SECTIONS if f"| `{name}` |" not in page] == []
+
+
+def test_rounds_are_taken_in_turns_and_a_failure_costs_one_figure() -> None:
+    asked: list[str] = []
+    bench = Bench(Stage("amqp://there"), [], rounds=2, jobs=1, waiting=1, minutes=1, say=lambda text: None)
+    made = Table("drain", "", [SPEED], "brokerjobs")
+
+    def measured(row: str) -> Iterator[tuple[Column, float]]:
+        asked.append(row)
+        if asked == ["brokerjobs", "Peer"]:
+            raise OutOfContest("it stood still")
+        yield SPEED, float(len(asked))
+
+    bench.measure(made, [(row, partial(measured, row)) for row in ("brokerjobs", "Peer")])
+
+    assert asked == ["brokerjobs", "Peer"] * 2
+    assert made.cells == {"brokerjobs": {"jobs/s": {0: 1.0, 1: 3.0}}, "Peer": {"jobs/s": {1: 4.0}}}
+    assert made.notes == ["Peer: it stood still"]
+
+
+def test_each_contestant_tells_of_itself() -> None:
+    for who in [*entrants("ours"), *entrants("raw_pika")]:
+        assert who.title
+        assert who.settings
+        assert who.sends or who.styles
+    assert entrants("ours")[0].title == REFERENCE
