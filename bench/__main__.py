@@ -39,6 +39,10 @@ SECTIONS = {
     "soak": lasting.soak,
 }
 USUAL = "enqueue drain drain-def latency io"
+MODULES = sorted(
+    (module.name for module in pkgutil.iter_modules(contestants.__path__)),
+    key=lambda name: (name != "ours", not name.startswith("raw"), name),
+)
 
 
 class BadOption(Exception):
@@ -71,9 +75,13 @@ class Options:
         for name in sections:
             if name not in SECTIONS:
                 raise BadOption(f"SECTIONS: there is no {name!r}; there are {', '.join(SECTIONS)}, and all")
+        peers = tuple(environment.get("PEERS", "").lower().replace(",", " ").split())
+        for name in peers:
+            if name not in MODULES:
+                raise BadOption(f"PEERS: there is no {name!r}; there are {', '.join(MODULES)}")
         return cls(
             sections=sections,
-            peers=tuple(environment.get("PEERS", "").lower().replace(",", " ").split()),
+            peers=peers,
             rounds=_number(environment, "ROUNDS", 3),
             jobs=_number(environment, "JOBS", 5_000),
             waiting=_number(environment, "WAITING", 100_000),
@@ -138,9 +146,8 @@ def _contestants(options: Options, stage: Stage, without: str) -> tuple[list[typ
     """Who takes part, in the order of the tables, and a word about each who does not."""
     found: list[type[Adapter]] = []
     missing = []
-    modules = {module.name for module in pkgutil.iter_modules(contestants.__path__)}
-    for module in sorted(modules, key=lambda name: (name != "ours", not name.startswith("raw"), name)):
-        if options.peers and module != "ours" and not any(peer in module for peer in options.peers):
+    for module in MODULES:
+        if options.peers and module != "ours" and module not in options.peers:
             continue
         try:
             entered = entrants(module)

@@ -115,7 +115,9 @@ def test_options_come_from_the_environment() -> None:
     assert "soak" not in Options.read({"SECTIONS": "all"}).sections
 
 
-@pytest.mark.parametrize("given", [{"SECTIONS": "draining"}, {"ROUNDS": "0"}, {"JOBS": "many"}])
+@pytest.mark.parametrize(
+    "given", [{"SECTIONS": "draining"}, {"PEERS": "selery"}, {"ROUNDS": "0"}, {"JOBS": "many"}]
+)
 def test_a_bad_option_is_named(given: dict[str, str]) -> None:
     (name,) = given
     with pytest.raises(BadOption, match=f"^{name}"):
