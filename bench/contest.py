@@ -75,9 +75,12 @@ class Stage:
                 channel.queue_purge(name)
 
     def waiting(self, plan: Plan) -> int:
-        """Messages that nobody holds, in all queues of RabbitMQ together."""
-        with self._channel() as channel:
-            return sum(channel.queue_declare(name, passive=True).method.message_count for name in plan.queues)
+        """Messages that nobody holds, in all queues of RabbitMQ together; a queue that is not there has none."""
+        found = 0
+        for name in plan.queues:
+            with self._channel() as channel, suppress(pika.exceptions.ChannelClosedByBroker):
+                found += channel.queue_declare(name, passive=True).method.message_count
+        return found
 
     @contextmanager
     def _channel(self) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
