@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -101,6 +102,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     console = Console(stderr=False, soft_wrap=False, width=None if sys.stdout.isatty() else 180)
     try:
         options = Options.read(os.environ)

@@ -90,17 +90,22 @@ class Pika(Adapter):
             self.connection.ioloop.stop()
 
     def send(self, how: How, jobs: Iterator[Arguments]) -> None:
-        self.jobs, self.published, self.confirmed, self.is_over = jobs, 0, 0, False
+        self.jobs, self.published, self.is_over = jobs, 0, False
+        self.unconfirmed: dict[int, None] = {}  # tags, lowest first; queues confirm in any order
         self.channel.confirm_delivery(self._confirm, callback=lambda _: self._publish())
         self.connection.ioloop.start()
 
     def _confirm(self, frame: Any) -> None:
         method = frame.method
-        self.confirmed = method.delivery_tag if method.multiple else self.confirmed + 1
+        if method.multiple:
+            while self.unconfirmed and (lowest := next(iter(self.unconfirmed))) <= method.delivery_tag:
+                del self.unconfirmed[lowest]
+        else:
+            self.unconfirmed.pop(method.delivery_tag, None)
         self._publish()
 
     def _publish(self) -> None:
-        while not self.is_over and self.published - self.confirmed < WINDOW:
+        while not self.is_over and len(self.unconfirmed) < WINDOW:
             arguments = next(self.jobs, None)
             if arguments is None:
                 self.is_over = True
@@ -108,7 +113,8 @@ class Pika(Adapter):
             queue = self.queue_at(self.published)
             self.channel.basic_publish("", queue, json.dumps(arguments).encode(), PERSISTENT)
             self.published += 1
-        if self.is_over and self.confirmed >= self.published:
+            self.unconfirmed[self.published] = None
+        if self.is_over and not self.unconfirmed:
             self.connection.ioloop.stop()
 
     def close(self) -> None:
