@@ -264,6 +264,10 @@ KINDS = {
         ),
         _kind("queue-deleted", "delete", queue_deleted),
         _kind("permission-revoked", "resend", permission_revoked),
-        *(_kind(f"failpoint-{deed}", "", partial(failpoint_reached, deed)) for deed in DEEDS),
+        *(
+            # A stall may close all connections of workers, on which copies are on their way.
+            _kind(f"failpoint-{deed}", "resend" if deed == "stall" else "", partial(failpoint_reached, deed))
+            for deed in DEEDS
+        ),
     )
 }

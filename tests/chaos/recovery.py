@@ -15,7 +15,7 @@ DEADLINE = 60.0
 
 # How much more than in the calm before: thread pools fill up late, a log file may be open, caches warm up.
 MORE_THREADS = 12
-MORE_DESCRIPTORS = 12
+MORE_DESCRIPTORS = 12 + 2 * 4 * 3  # each queue may isolate suspects in up to four children, which stay
 MORE_TASKS = 20
 MORE_MEMORY = 64 * 1024 * 1024
 SETTLING = 5.0  # seconds after the load ended until processes are compared
