@@ -60,6 +60,8 @@ class Adapter(ABC):
         sends: the ways in which it can publish.
         styles: in which its worker can run.
         coroutines: whether its jobs can be `async def`.
+        forked: it has no way to run several processes, so the bench forks as many as the plan says.
+        only_drains: a variant of another, which only the drain shows.
         fewer: it is given so many times fewer jobs than others, because it is slow.
         on: the broker that it needs.
     """
@@ -71,6 +73,8 @@ class Adapter(ABC):
     sends: ClassVar[tuple[How, ...]] = ()
     styles: ClassVar[tuple[Style, ...]] = ()
     coroutines: ClassVar[bool] = False
+    forked: ClassVar[bool] = False
+    only_drains: ClassVar[bool] = False
     fewer: ClassVar[int] = 1
     on: ClassVar[Literal["rabbitmq", "redis"]] = "rabbitmq"
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -18,6 +19,9 @@ from bench.adapter import Order, Plan, find, jobs
 def main(module: str, name: str, verb: str, detail: str = "{}") -> None:
     adapter = find(module, name)(Plan.given())
     if verb == "work":
+        for _ in range(adapter.plan.processes - 1 if adapter.forked else 0):
+            if not os.fork():
+                break
         adapter.work()
         return
     order = Order(**json.loads(detail))

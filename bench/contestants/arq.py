@@ -31,6 +31,7 @@ class Arq(Adapter):
     lacks = "Redis as it comes may lose its last minutes in a crash"
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    forked = True
     coroutines = True
     on = "redis"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -30,6 +29,7 @@ class FastStreamRabbit(Adapter):
     )
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native", "threads", "processes")
+    forked = True
     coroutines = True
 
     def _broker(self) -> RabbitBroker:
@@ -69,9 +69,6 @@ class FastStreamRabbit(Adapter):
         await self.broker.stop()
 
     def work(self) -> None:
-        for _ in range(self.plan.processes - 1):  # what its --workers does
-            if not os.fork():
-                break
         uvloop.run(self._run())
 
     async def _run(self) -> None:

@@ -106,6 +106,7 @@ class OursPlain(Ours):
     settings = "Consumer(…, priorities=False): a classic queue without priorities"
     sends: ClassVar[tuple[How, ...]] = ("pipelined",)
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    only_drains = True
     environment: ClassVar[dict[str, str]] = {**Ours.environment, "BENCH_PLAIN": "1"}
 
 
@@ -116,4 +117,5 @@ class OursTelling(Ours):
     settings = "the default log level: one line of JSON for each job, into a file"
     sends: ClassVar[tuple[How, ...]] = ("pipelined",)
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    only_drains = True
     environment: ClassVar[dict[str, str]] = {"BROKERJOBS_METRICS_PORT": "0"}

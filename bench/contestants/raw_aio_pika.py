@@ -26,6 +26,7 @@ class AioPika(Adapter):
     lacks = "no retries, timeouts, delays or dead letters"
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    forked = True
     coroutines = True
 
     def open(self) -> None:

@@ -26,6 +26,7 @@ class PikaBlocking(Adapter):
     lacks = LACKS
     sends: ClassVar[tuple[How, ...]] = ("each", "unconfirmed")
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    forked = True
 
     def open(self) -> None:
         self.connection = pika.BlockingConnection(pika.URLParameters(self.plan.url))
@@ -70,6 +71,7 @@ class Pika(Adapter):
     lacks = LACKS
     sends: ClassVar[tuple[How, ...]] = ("pipelined",)
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    forked = True
 
     def open(self) -> None:
         self.channel: Any = None

@@ -25,6 +25,7 @@ class RQ(Adapter):
     )
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native",)
+    forked = True
     fewer = 10
     on = "redis"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from bench.adapter import Adapter
+from bench.adapter import Adapter, Style
 from bench.contest import OutOfContest, Stage
 from bench.figures import Column, Table
 
@@ -49,13 +49,14 @@ class Bench:
                     table.note(f"{row}: {why}")
         return table
 
-    def can(self, *, style: str = "", how: str = "") -> list[type[Adapter]]:
-        """Who can run a worker in this style, or send this way."""
-        return [
-            who
-            for who in self.contestants
-            if (not style or style in who.styles) and (not how or how in who.sends)
-        ]
+    @property
+    def rivals(self) -> list[type[Adapter]]:
+        """Who takes part everywhere: all but variants."""
+        return [who for who in self.contestants if not who.only_drains]
+
+    def can(self, style: Style) -> list[type[Adapter]]:
+        """Who of them can run a worker in this style."""
+        return [who for who in self.rivals if style in who.styles]
 
 
 def explain(table: Table, who: Iterable[type[Adapter]]) -> None:

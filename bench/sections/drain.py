@@ -45,6 +45,8 @@ def measure(
     finally:
         bench.stage.empty(plan)
     counted = tally.done - seen
+    if plan.processes > 1 and not counted:
+        raise OutOfContest("all was over before its processes had begun: give more JOBS")
     if plan.processes == 1:
         since, counted = tally.first, tally.done - 1
     yield SPEED, counted / (tally.last - since)
@@ -69,7 +71,7 @@ def drain(bench: Bench) -> Table:
     """No-op jobs, each contestant the way that suits it best."""
     table = Table("drain", f"{bench.jobs:,} no-op jobs from a filled queue, one process, prefetch 200",
                   [SPEED, CPU, MEMORY], REFERENCE)  # fmt: skip
-    who = bench.can(style="native")
+    who = [one for one in bench.contestants if "native" in one.styles]
     plans = {one: bench.stage.plan(one) for one in who}
     bench.measure(
         table, [(one.title, partial(_row, bench, one, plans[one], bench.jobs, table)) for one in who]
@@ -83,7 +85,7 @@ def drain_def(bench: Bench) -> Table:
     table = Table("drain-def", f"{bench.jobs:,} no-op jobs that are plain functions, 8 threads, prefetch 200",
                   [SPEED, CPU, MEMORY], REFERENCE)  # fmt: skip
     entries: list[Entry] = []
-    for one in bench.can(style="threads"):
+    for one in bench.can("threads"):
         plan = bench.stage.plan(one, style="threads", at_once=8, prefetch=200)
         entries.append((one.title, partial(_row, bench, one, plan, bench.jobs, table)))
     return bench.measure(table, entries)
@@ -95,7 +97,7 @@ def io(bench: Bench) -> Table:
     table = Table("io", f"{count:,} jobs that wait 50 ms; 200 coroutines, or else 50 threads, at once",
                   [SECONDS, CPU, MEMORY], REFERENCE)  # fmt: skip
     entries: list[Entry] = []
-    for one in bench.contestants:
+    for one in bench.rivals:
         style, at_once = ("native", 200) if one.coroutines else ("threads", 50)
         if style in one.styles:
             plan = bench.stage.plan(one, style=style, at_once=at_once)
@@ -112,7 +114,7 @@ def cpu(bench: Bench) -> Table:
                   [SPEED, CPU, MEMORY], REFERENCE)  # fmt: skip
     entries: list[Entry] = []
     burn = {"BENCH_BURN": "100000"}
-    for one in bench.can(style="processes"):
+    for one in bench.can("processes"):
         plan = bench.stage.plan(one, style="processes", at_once=1, prefetch=4, processes=2)
         title = f"{one.title}, isolate=True" if one.title == REFERENCE else one.title
         entries.append((title, partial(_row, bench, one, plan, count, table, burn)))
@@ -129,9 +131,7 @@ def scaling(bench: Bench) -> Table:
     columns = {count: Column(f"-p {count}, jobs/s") for count in (1, 2)}
     table = Table("scaling", f"{bench.jobs:,} no-op jobs, one worker process and two, prefetch 200 each",
                   [*columns.values(), MEMORY], REFERENCE)  # fmt: skip
-    entries: list[Entry] = [
-        (one.title, partial(_scaled, bench, one, columns)) for one in bench.can(style="native")
-    ]
+    entries: list[Entry] = [(one.title, partial(_scaled, bench, one, columns)) for one in bench.can("native")]
     table.note("Of two processes the second half of the jobs is timed: they start one after another.")
     return bench.measure(table, entries)
 

@@ -22,7 +22,7 @@ def enqueue(bench: Bench) -> Table:
     """Messages of about 200 bytes, persistent, to one durable queue."""
     table = Table("enqueue", f"{bench.jobs:,} persistent messages of 200 bytes, one process",
                   [*COLUMNS.values(), CPU], REFERENCE)  # fmt: skip
-    who = bench.contestants
+    who = bench.rivals
     bench.measure(table, [(one.title, partial(_round, bench, one)) for one in who])
     return table
 

@@ -23,7 +23,7 @@ def backlog(bench: Bench) -> Table:
     columns = {count: Column(f"{count:,} waiting, jobs/s") for count in (0, bench.waiting)}
     table = Table("backlog", f"{bench.jobs:,} no-op jobs while others wait behind them",
                   list(columns.values()), REFERENCE)  # fmt: skip
-    who = [one for one in bench.can(style="native") if one.title == REFERENCE or one.title.startswith("raw")]
+    who = [one for one in bench.can("native") if one.title == REFERENCE or one.title.startswith("raw")]
     bench.measure(table, [(one.title, partial(_behind, bench, one, columns)) for one in who])
     for one in who:
         bench.stage.empty(bench.stage.plan(one, tag="backlog"))
@@ -48,7 +48,7 @@ def body(bench: Bench) -> Table:
     table = Table("body", f"{bench.jobs:,} no-op jobs and fewer of the large ones, by the size of their bodies",
                   list(columns.values()), REFERENCE)  # fmt: skip
     return bench.measure(
-        table, [(one.title, partial(_sized, bench, one, columns)) for one in bench.can(style="native")]
+        table, [(one.title, partial(_sized, bench, one, columns)) for one in bench.can("native")]
     )
 
 
@@ -63,7 +63,7 @@ def queues(bench: Bench) -> Table:
     columns = {count: Column(f"{count} queues, jobs/s") for count in QUEUES}
     table = Table("queues", f"{bench.jobs:,} no-op jobs, spread over the queues of one worker",
                   [*columns.values(), MEMORY], REFERENCE)  # fmt: skip
-    who = [one for one in bench.can(style="native") if one.on == "rabbitmq"]
+    who = [one for one in bench.can("native") if one.on == "rabbitmq"]
     return bench.measure(table, [(one.title, partial(_spread, bench, one, columns)) for one in who])
 
 

@@ -24,7 +24,7 @@ def latency(bench: Bench) -> Table:
     """One sender that waits for each confirm, one worker; at a rate the clock runs from when a job was due."""
     table = Table("latency", f"{IDLE} jobs 10 ms apart, and {AT_RATE} at {RATE:.0f} a second",
                   list(COLUMNS.values()), REFERENCE)  # fmt: skip
-    who = [one for one in bench.can(style="native") if "each" in one.sends]
+    who = [one for one in bench.can("native") if "each" in one.sends]
     return bench.measure(table, [(one.title, partial(_round, bench, one)) for one in who])
 
 
