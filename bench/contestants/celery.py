@@ -20,7 +20,7 @@ class CeleryWorker(Adapter):
     title = "Celery"
     package = "celery"
     settings = "acks_late; small jobs: solo pool, prefetch 100; no results, events, gossip, rate limits"
-    lacks = "confirms only when asked for, one at a time; a retry is published without one; delays are held by workers"
+    lacks = "no confirms unless asked for, and never pipelined; delays are held by workers"
     sends: ClassVar[tuple[How, ...]] = ("each", "unconfirmed")
     styles: ClassVar[tuple[Style, ...]] = ("native", "threads", "processes")
 

@@ -10,8 +10,8 @@ from bench.figures import Column, Table, percentile
 from bench.sections import REFERENCE, Bench, Figures
 
 WARM_UP = 50
-IDLE = 300
-RATE, AT_RATE = 200.0, 600
+IDLE = 200
+RATE, AT_RATE = 200.0, 400
 COLUMNS = {
     ("idle", 0.5): Column("idle p50 ms", 2),
     ("idle", 0.99): Column("idle p99 ms", 2),
