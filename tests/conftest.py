@@ -55,7 +55,7 @@ def _version(item: pytest.Item) -> str:
 
 
 def _by_library(item: pytest.Item) -> bool:
-    return BY_LIBRARY in map(str, _parameters(item).values())
+    return any(value == BY_LIBRARY for value in _parameters(item).values() if isinstance(value, str))
 
 
 @pytest.fixture(scope="session")
