@@ -37,6 +37,7 @@ from brokerjobs.logs import log
 from brokerjobs.settings import Settings
 
 LOOK_TIMEOUT = 2.0
+LAST_QUESTION_TIMEOUT = 0.5  # what is not read by then, of a broker that stands still, is delivered again
 CONSUMER_TIMEOUT = "x-consumer-timeout"  # milliseconds; from 4.3, and refused by classic queues
 NEVER = 2**31 - 1  # the longest of such limits
 # Means nothing here; but before 4.0 classic queues accept it and quorum queues refuse it, which tells them apart.
@@ -252,10 +253,24 @@ class Session:
         """End the session; the broker gives back what was not settled."""
         for subscription in self._subscriptions.values():
             subscription.flush()
+        is_open = not self.has_ended
         self.end("closed")
         self._watcher.cancel()
         # A caller that is cancelled here leaves at once, and the connection still gets closed.
-        await asyncio.shield(asyncio.ensure_future(self._connection.close()))
+        await asyncio.shield(asyncio.ensure_future(self._close(ask=is_open)))
+
+    async def _close(self, *, ask: bool) -> None:
+        if ask:
+            asked = map(self._until_answers_are_read, self._subscriptions.values())
+            await asyncio.gather(*asked, return_exceptions=True)
+        await self._connection.close()
+
+    async def _until_answers_are_read(self, subscription: _Subscription) -> None:
+        """RabbitMQ drops what it has not read of a channel when the connection closes; so one question comes first."""
+        if not subscription.channel.is_closed:
+            with suppress(*LOST):
+                async with deadline(LAST_QUESTION_TIMEOUT, f"close the channel of {subscription.queue}"):
+                    await subscription.channel.basic_qos(prefetch_count=subscription.prefetch)
 
     def end(self, reason: str) -> None:
         """Be over from now on, for this reason, unless it is already: whoever waits for it goes on."""

@@ -95,15 +95,20 @@ async def test_what_is_settled_is_gone_and_the_rest_comes_back(consuming: Consum
     assert sorted(message.body for message in found) == [b"10", b"11", b"3", b"6", b"8"]
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_last_answers_are_given_though_the_session_closes_in_the_same_turn(
-    consuming: Consuming,
+    consuming: Consuming, kind: str
 ) -> None:
-    await consuming.publish(b"1", b"2", b"3")
-    await consuming.start()
-    for delivery in await consuming.get(3):
+    last = Consuming(consuming.session, consuming.url, f"last-{kind}")
+    with amqp.channel(last.url) as channel:
+        channel.queue_declare(last.queue, durable=True, arguments={"x-queue-type": kind})
+    await last.publish(*[b"x"] * 30)
+    await last.start()
+    for delivery in list(await last.get(30)):
         await delivery.ack()
-    await consuming.session.close()
-    await consuming.until_ready(0)
+    await last.session.close()
+    with amqp.channel(last.url) as channel:
+        assert channel.queue_delete(last.queue).method.message_count == 0
 
 
 async def test_delivery_is_settled_once_and_not_after_its_session(consuming: Consuming) -> None:
