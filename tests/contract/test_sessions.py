@@ -96,19 +96,25 @@ async def test_what_is_settled_is_gone_and_the_rest_comes_back(consuming: Consum
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["consuming", "stopped before"])
 async def test_last_answers_are_given_though_the_session_closes_in_the_same_turn(
-    consuming: Consuming, kind: str
+    consuming: Consuming, kind: str, *, stopped: bool
 ) -> None:
     last = Consuming(consuming.session, consuming.url, f"last-{kind}")
     with amqp.channel(last.url) as channel:
         channel.queue_declare(last.queue, durable=True, arguments={"x-queue-type": kind})
-    await last.publish(*[b"x"] * 30)
-    await last.start()
-    for delivery in list(await last.get(30)):
+        channel.confirm_delivery()
+        for _ in range(250):
+            channel.basic_publish("", last.queue, b"x")
+    await last.start(prefetch=300)
+    came = list(await last.get(250))
+    if stopped:
+        await last.session.cancel(last.queue)
+    for delivery in came:
         await delivery.ack()
     await last.session.close()
     with amqp.channel(last.url) as channel:
-        assert channel.queue_delete(last.queue).method.message_count == 0
+        assert channel.queue_purge(last.queue).method.message_count == 0
 
 
 async def test_delivery_is_settled_once_and_not_after_its_session(consuming: Consuming) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from brokerjobs import Breaker, Consumer, Retry, current_job, lane, runs, settling, topology
 from brokerjobs.amqp.connection import CLOSE_TIMEOUT
-from brokerjobs.amqp.session import LAST_QUESTION_TIMEOUT
+from brokerjobs.amqp.session import LAST_MOMENT, LAST_QUESTION_TIMEOUT
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.breaker import Circuit
 from brokerjobs.context import Cancellation
@@ -884,7 +884,8 @@ async def test_drain_does_not_wait_for_a_confirm_as_long_as_a_publish_may_take(
 
 
 def test_the_graces_of_a_drain_fit_into_what_is_allowed_beyond_it() -> None:
-    assert lane.SETTLE_GRACE + lane.LAST_GRACE + LAST_QUESTION_TIMEOUT + CLOSE_TIMEOUT < GRACE
+    ending = LAST_QUESTION_TIMEOUT + LAST_MOMENT + CLOSE_TIMEOUT
+    assert lane.SETTLE_GRACE + lane.LAST_GRACE + ending < GRACE
 
 
 async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
