@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     )
     fast_lane: bool = Field(
         default=True,
-        description="let deliveries and asyncio sends pass by the client library, which takes several times the CPU",
+        description="let deliveries and asyncio sends pass by the client library, which takes more CPU",
     )
     ack_together: bool = Field(
         default=True, description="acknowledge an unbroken row of deliveries with one frame, in the fast lane"
