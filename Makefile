@@ -12,7 +12,7 @@ PEERS_INSTALLED := bench/.venv/installed
 BENCH := PATH="$(CURDIR)/bench/.venv/bin:$$PATH" $(foreach name,SECTIONS PEERS ROUNDS JOBS WAITING MINUTES RABBITMQ MARKDOWN,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-matrix chaos check fmt bench lock clean
+.PHONY: help install demo test test-matrix chaos check fmt bench bench-quick fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fmt: $(INSTALLED) ## format and mend what can be mended
 
 bench: $(PEERS_INSTALLED) ## speed beside the peers (SECTIONS, PEERS, ROUNDS, JOBS, WAITING, MINUTES, RABBITMQ, MARKDOWN=1)
 	@$(BENCH) bench/.venv/bin/python -m bench
+
+bench-quick: $(INSTALLED) ## the hot paths against their floors, under 2 minutes (RABBITMQ, SECONDS)
+	@$(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(if $(SECONDS),SECONDS="$(SECONDS)") $(BIN)/python -m bench.quick
 
 $(PEERS_INSTALLED): bench/requirements-peers.txt pyproject.toml .ci/lock.txt .ci/make-venv
 	@sh .ci/make-venv bench/.venv

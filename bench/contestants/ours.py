@@ -119,3 +119,22 @@ class OursTelling(Ours):
     styles: ClassVar[tuple[Style, ...]] = ("native",)
     only_drains = True
     environment: ClassVar[dict[str, str]] = {"BROKERJOBS_METRICS_PORT": "0"}
+
+
+class OursOrdinary(Ours):
+    """Through the client library, so that what the fast lane gains is seen."""
+
+    title = "brokerjobs, fast_lane=false"
+    settings = "deliveries and acknowledgements through aio-pika"
+    sends: ClassVar[tuple[How, ...]] = ("pipelined",)
+    styles: ClassVar[tuple[Style, ...]] = ("native",)
+    only_drains = True
+    environment: ClassVar[dict[str, str]] = {**Ours.environment, "BROKERJOBS_FAST_LANE": "false"}
+
+
+class OursAsyncOrdinary(OursAsync):
+    """The asyncio publisher through the client library."""
+
+    title = "brokerjobs, asend, fast_lane=false"
+    settings = "sends and confirms through aio-pika"
+    environment: ClassVar[dict[str, str]] = OursOrdinary.environment

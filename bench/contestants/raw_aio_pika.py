@@ -31,22 +31,22 @@ class AioPika(Adapter):
 
     def open(self) -> None:
         self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self.runner.run(self._connect())
+        self.runner.run(self.connect())
 
-    async def _connect(self) -> None:
+    async def connect(self) -> None:
         self.connection = await aio_pika.connect_robust(self.plan.url)
         self.channel = await self.connection.channel()
         await self.channel.set_qos(prefetch_count=self.plan.prefetch)
         self.queues = [await self.channel.declare_queue(name, durable=True) for name in self.plan.queues]
 
     def send(self, how: How, jobs: Iterator[Arguments]) -> None:
-        self.runner.run(self._pipelined(jobs) if how == "pipelined" else self._each(jobs))
+        self.runner.run(self.pipelined(jobs) if how == "pipelined" else self.each(jobs))
 
-    async def _each(self, jobs: Iterator[Arguments]) -> None:
+    async def each(self, jobs: Iterator[Arguments]) -> None:
         for turn, arguments in enumerate(jobs):
             await self._publish(self.queue_at(turn), arguments)
 
-    async def _pipelined(self, jobs: Iterator[Arguments]) -> None:
+    async def pipelined(self, jobs: Iterator[Arguments]) -> None:
         window = asyncio.Semaphore(WINDOW)
         async with asyncio.TaskGroup() as group:
             for turn, arguments in enumerate(jobs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 from bench.adapter import Adapter, Order
@@ -29,16 +30,34 @@ def latency(bench: Bench) -> Table:
 
 
 def _round(bench: Bench, who: type[Adapter]) -> Figures:
+    idle = Order(how="each", count=IDLE, pause=0.01)
+    parts = dict(
+        zip(
+            ("idle", "rate"),
+            waits(bench, who, idle, Order(how="each", count=AT_RATE, rate=RATE)),
+            strict=True,
+        )
+    )
+    for (part, share), column in COLUMNS.items():
+        yield column, percentile(parts[part], share) * 1000
+
+
+def waits(bench: Bench, who: type[Adapter], *orders: Order) -> list[list[float]]:
+    """How long each job of each order waited for its start, seconds; one worker runs all of them.
+
+    Raises:
+        OutOfContest: some were not run.
+    """
     plan = bench.stage.plan(who)
     bench.stage.empty(plan)
     send(who, plan, Order(how="each", count=WARM_UP))
+    done, ends = WARM_UP, [WARM_UP]
     with Worker(who, plan) as worker:
         worker.wait_done(WARM_UP, within=START_TIMEOUT)
-        send(who, plan, Order(how="each", count=IDLE, pause=0.01))
-        worker.wait_done(WARM_UP + IDLE)
-        send(who, plan, Order(how="each", count=AT_RATE, rate=RATE))
-        worker.wait_done(WARM_UP + IDLE + AT_RATE)
-        waits = worker.tally.waits
-    parts = {"idle": waits[WARM_UP : WARM_UP + IDLE], "rate": waits[WARM_UP + IDLE :]}
-    for (part, share), column in COLUMNS.items():
-        yield column, percentile(parts[part], share) * 1000
+        for order in orders:
+            send(who, plan, order)
+            done += order.count
+            worker.wait_done(done)
+            ends.append(done)
+        found = worker.tally.waits
+    return [found[begin:end] for begin, end in itertools.pairwise(ends)]

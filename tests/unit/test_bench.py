@@ -20,6 +20,9 @@ from bench.adapter import Order, Plan, entrants, jobs
 from bench.contest import OutOfContest, Stage
 from bench.contestants.raw_pika import Pika
 from bench.figures import Column, Summary, Table, percentile, ratio, slope, summary
+from bench.floors import IN_MEMORY, Floor
+from bench.hot_path import PAIRS
+from bench.quick import RATIO, judged
 from bench.sections import REFERENCE, Bench
 from tests.pages import ROOT
 
@@ -187,3 +190,33 @@ def test_each_contestant_tells_of_itself() -> None:
         assert who.settings
         assert who.sends or who.styles
     assert entrants("ours")[0].title == REFERENCE
+
+
+def test_a_ratio_below_its_floor_or_without_a_figure_is_broken() -> None:
+    made = Table("in memory", "", [RATIO], "")
+    for at, value in enumerate([1.5, 3.0, 1.9]):
+        made.add("drain, CPU", RATIO, at, value)
+    drawn = io.StringIO()
+
+    found = judged(
+        made,
+        {"drain, CPU": Floor(2.0, goal=4.0), "drain, steps": Floor(1.0)},
+        Console(file=drawn, width=120),
+    )
+
+    assert found == {
+        "drain, CPU": {"ratio": 1.9, "floor": 2.0, "goal": 4.0, "held": False},
+        "drain, steps": {"ratio": 0.0, "floor": 1.0, "goal": None, "held": False},
+    }
+    assert "BROKEN: drain, CPU is 1.90, and its floor 2" in drawn.getvalue()
+
+
+def test_a_ratio_at_its_floor_is_held() -> None:
+    made = Table("in memory", "", [RATIO], "")
+    made.add("drain, CPU", RATIO, 0, 2.0)
+
+    assert judged(made, {"drain, CPU": Floor(2.0)}, Console(file=io.StringIO()))["drain, CPU"]["held"]
+
+
+def test_each_path_has_a_floor() -> None:
+    assert {name.partition(",")[0] for name in IN_MEMORY} == PAIRS.keys()

@@ -1,0 +1,48 @@
+"""What must not get worse: how many times as good as its raw client brokerjobs is, at least.
+
+All are ratios to a raw client that does the same in the same run, so they hold on any machine: 2 is twice the speed, or
+half of the CPU time, interpreter steps or waiting. A floor is what is held now, less a margin for a machine that is
+busy; when something gets better for good, raise it here. A goal is where it shall go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Of one ratio.
+
+    Args:
+        least: below it something is broken.
+        goal: what it shall be one day; None where it is as good as it needs to be.
+    """
+
+    least: float
+    goal: float | None = None
+
+
+# Without a broker, as `bench.hot_path` measures it: against aio-pika, CPU time and steps of the interpreter.
+IN_MEMORY = {
+    "drain, CPU": Floor(0.75, goal=4.0),
+    "drain, steps": Floor(1.3, goal=4.0),
+    "drain-def, CPU": Floor(1.0, goal=4.0),
+    "publish, CPU": Floor(1.25, goal=3.5),
+    "publish, steps": Floor(1.75, goal=3.5),
+    "publish-each, CPU": Floor(1.2),
+    "publish-each, steps": Floor(1.6),
+}
+
+# Beside RabbitMQ, from the processes of `make bench`.
+WITH_BROKER = {
+    "drain, jobs/s": Floor(0.3, goal=4.0),  # against aio-pika, consume and acknowledge
+    "drain, CPU": Floor(0.4, goal=4.0),
+    "send_many, messages/s": Floor(1.0, goal=3.5),  # against aio-pika, 500 in flight
+    "send_many, CPU": Floor(1.0, goal=3.5),
+    "asend_many, messages/s": Floor(0.8, goal=3.5),
+    "asend_many, CPU": Floor(0.8, goal=3.5),
+    "send, messages/s": Floor(0.6, goal=1.0),  # against pika's BlockingConnection, each confirm awaited
+    "send, CPU": Floor(0.9, goal=1.0),
+    "latency, idle p50": Floor(0.6, goal=1.0),  # against aio-pika, from the send to the start of the job
+}
