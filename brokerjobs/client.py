@@ -19,7 +19,7 @@ from brokerjobs.errors import (
 )
 from brokerjobs.job import SendArguments, SendOptions, check_size, refuse_on_loop
 from brokerjobs.message import Message
-from brokerjobs.metrics import Metrics
+from brokerjobs.metrics import PUBLISH_OUTCOMES, Metrics
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import JobHandle, Publication
@@ -70,6 +70,11 @@ class Client:
         self.settings = settings or _load(url=url, **options)
         self._names = Names(self.settings.namespace)
         self._metrics = metrics
+        self._counters = (
+            {outcome: metrics.published.labels(outcome) for outcome in PUBLISH_OUTCOMES}
+            if metrics is not None
+            else {}
+        )
         self._blocking = BlockingPublisher(self.settings, self._count)
         self._by_loop: dict[asyncio.AbstractEventLoop, Publisher] = {}
         self._known_queues: set[str] = set()
@@ -259,8 +264,8 @@ class Client:
         self._known_queues.add(queue)
 
     def _count(self, outcome: str) -> None:
-        if self._metrics is not None:
-            self._metrics.published.labels(outcome).inc()
+        if (counter := self._counters.get(outcome)) is not None:
+            counter.inc()
 
 
 def _load(**given: Any) -> Settings:

@@ -18,7 +18,7 @@ Arguments = tuple[list[Any], dict[str, Any]]
 # A number with so large an exponent, or so many digits, may silently become infinite.
 _HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
 # What the encoder writes, and `decode` would refuse; in a text it is harmless.
-_DOUBTFUL = re.compile(rb"NaN|Infinity|\d{4000}")
+_MANY_DIGITS = re.compile(rb"\d{4000}")
 # The parser's own limit is about 200; what validates and prints nested values is recursive too.
 DEPTH = 64
 # Where a name ends, or a string that looks like it; and whole strings, for a second look.
@@ -46,9 +46,15 @@ def encode(arguments: Any) -> bytes:
         body = to_json(arguments)
     except PydanticSerializationError as error:
         raise NotSerializable(f"the arguments cannot be written as JSON: {error}") from None
-    if _DOUBTFUL.search(body) or _brackets(body) > DEPTH:
+    if _is_doubtful(body) or _brackets(body) > DEPTH:
         _read_again(body)
     return body
+
+
+def _is_doubtful(body: bytes) -> bool:
+    if b"NaN" in body or b"Infinity" in body:
+        return True
+    return len(body) >= 4000 and _MANY_DIGITS.search(body) is not None
 
 
 def _read_again(body: bytes) -> None:

@@ -124,7 +124,7 @@ class Settings(BaseModel):
     )
     fast_lane: bool = Field(
         default=True,
-        description="let deliveries and asyncio sends pass by the client library, which takes more CPU",
+        description="let deliveries and sends pass by the client libraries, which take more CPU",
     )
     ack_together: bool = Field(
         default=True, description="acknowledge an unbroken row of deliveries with one frame, in the fast lane"

@@ -55,7 +55,7 @@ def _version(item: pytest.Item) -> str:
 
 
 def _by_library(item: pytest.Item) -> bool:
-    return any(value == BY_LIBRARY for value in _parameters(item).values() if isinstance(value, str))
+    return any(BY_LIBRARY in value for value in _parameters(item).values() if isinstance(value, str))
 
 
 @pytest.fixture(scope="session")

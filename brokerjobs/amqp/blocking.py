@@ -1,8 +1,8 @@
 """The blocking publisher: one owner thread with one pika connection serves all threads of a program.
 
 pika connections may be touched by one thread only, and must be served even while nobody publishes (heartbeats).
-So callers hand their messages over and wait for a future with a deadline; the owner writes whatever has come
-together, and confirms resolve the futures: fifty threads and `send_many` share one pipeline.
+So callers hand their messages over and wait for the answer with a deadline; the owner writes whatever has come
+together: fifty threads and `send_many` share one pipeline.
 After a fork the child starts over with a thread and a connection of its own.
 """
 
@@ -15,17 +15,20 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from brokerjobs.amqp.owner import Owner
 from brokerjobs.amqp.sending import Sending
 from brokerjobs.errors import BrokerJobsError, PublishUnknown
 from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
 
+if TYPE_CHECKING:
+    from brokerjobs.amqp.owner import Owner
+
 WINDOW = 500  # unconfirmed messages of one send_many
+REFILL = 125  # of which so many are awaited together: each wait is two changes of thread
 OnPublished = Callable[[str], None]
 
 
@@ -47,8 +50,8 @@ class BlockingPublisher:
 
     def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish one message and wait for its confirm; raises as the asyncio publisher does."""
-        sending = self._begin(publication)
-        self._wait(sending, time.monotonic() + timeout)
+        deadline = time.monotonic() + timeout
+        self._outcome_of(self._begin(publication), deadline)
 
     def publish_many(
         self, publications: Iterable[Publication | BrokerJobsError], *, timeout: float
@@ -71,22 +74,19 @@ class BlockingPublisher:
                 failure = error
                 break
             if len(window) >= WINDOW:
-                yield self._outcome(*window.popleft())
-            window.append((publication, self._begin(publication), time.monotonic() + timeout))
+                yield from self._results(window, REFILL)
+            window.append((publication, self._begin(publication, of_stream=True), time.monotonic() + timeout))
         while window:
-            yield self._outcome(*window.popleft())
+            yield from self._results(window, min(REFILL, len(window)))
         if failure is not None:
             raise failure
 
     def queue_exists(self, queue: str, *, timeout: float) -> bool:
         """Whether the broker has a queue of this name; raises BrokerUnreachable when it cannot be asked."""
+        deadline = time.monotonic() + timeout
         sending = Sending(queue=queue)
         self._hand_over(sending)
-        try:
-            return sending.done.result(timeout)
-        except TimeoutError:
-            sending.done.cancel()
-            raise sending.give_up() from None
+        return sending.answer(deadline)
 
     def close(self) -> None:
         """End the connection; what waits for a confirm has its fate unknown."""
@@ -100,40 +100,50 @@ class BlockingPublisher:
         self._lock = threading.Lock()
         self._owner = None
 
-    def _hand_over(self, sending: Sending) -> None:
+    def _hand_over(self, sending: Sending, *, of_stream: bool = False) -> None:
+        owner = self._owner
+        if owner is not None and owner.take(sending, of_stream=of_stream):
+            return
+        from brokerjobs.amqp.owner import (
+            Owner,
+        )  # and with it pika, which a program that never gets here need not load
+
         with self._lock:
-            while self._owner is None or not self._owner.take(sending):
+            while self._owner is None or not self._owner.take(sending, of_stream=of_stream):
                 self._owner = Owner(self._settings)
                 self._owner.start()
 
-    def _begin(self, publication: Publication | BrokerJobsError) -> Sending:
+    def _begin(self, publication: Publication | BrokerJobsError, *, of_stream: bool = False) -> Sending:
         if isinstance(publication, BrokerJobsError):
             sending = Sending()
             sending.resolve(publication)
-        else:
-            signed = replace(publication, message=self._senders.signed(publication.message))
-            sending = Sending(signed)
-            self._hand_over(sending)
+            return sending
+        if (signed := self._senders.signed(publication.message)) is not publication.message:
+            publication = replace(publication, message=signed)
+        sending = Sending(publication)
+        self._hand_over(sending, of_stream=of_stream)
         return sending
 
-    def _outcome(
-        self, publication: Publication | BrokerJobsError, sending: Sending, deadline: float
-    ) -> Publication | BrokerJobsError:
-        try:
-            self._wait(sending, deadline)
-        except BrokerJobsError as error:
-            return error
-        return publication
+    def _results(
+        self, window: deque[tuple[Publication | BrokerJobsError, Sending, float]], count: int
+    ) -> Iterator[Publication | BrokerJobsError]:
+        """The first of a window, once they have ended."""
+        if (owner := self._owner) is not None:
+            owner.hurry()
+        window[count - 1][1].wait(window[0][2])
+        for _ in range(count):
+            publication, sending, deadline = window.popleft()
+            try:
+                self._outcome_of(sending, deadline)
+            except BrokerJobsError as error:
+                yield error
+            else:
+                yield publication
 
-    def _wait(self, sending: Sending, deadline: float) -> None:
+    def _outcome_of(self, sending: Sending, deadline: float) -> None:
         """Wait for the verdict, and count it."""
         try:
-            try:
-                sending.done.result(max(0.0, deadline - time.monotonic()))
-            except (TimeoutError, CancelledError):
-                if sending.done.cancel():
-                    raise sending.give_up() from None
-                sending.done.result(0)  # confirmed or refused in this very moment
+            sending.answer(deadline)
         except BrokerJobsError as error:
             self._on_published("unknown" if isinstance(error, PublishUnknown) else "refused")
             raise

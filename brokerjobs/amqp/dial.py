@@ -12,6 +12,7 @@ from pika.adapters.select_connection import SelectConnection
 
 from brokerjobs import tls
 from brokerjobs.amqp.connection import GRANT, connection_name, wrong_login
+from brokerjobs.amqp.frames import Splitter, Tap
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.errors import (
     AccessRefused,
@@ -34,14 +35,50 @@ _HANGING_UP = (
 
 
 class Connection(SelectConnection):
-    """The client's connection, and a way to end it without the peer's help, whatever it is doing."""
+    """The client's connection; it can be ended without the peer's help, whatever it is doing.
+
+    In the fast lane, frames of channels that are tapped pass by the client, and what is sent leaves at once.
+    """
 
     def __init__(self, parameters: Parameters, **options: Any) -> None:
+        self.has_fast_lane = parameters.has_fast_lane
+        # The client never agrees to larger frames than the splitter allows.
+        self._splitter = Splitter()
+        self._is_split = False
         super().__init__(parameters, **options)
         parameters.connection = self
 
+    @property
+    def taps(self) -> dict[int, Tap] | None:
+        """By the numbers of their channels; None where all frames go to the client."""
+        return self._splitter.taps if self._is_split else None
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of a frame, as agreed on."""
+        return int(self.params.frame_max)
+
+    def send(self, data: bytes) -> None:
+        """Send these bytes, now as far as the socket takes them; while the connection closes they reach nobody."""
+        if self._transport is None:
+            return
+        self.bytes_sent += len(data)
+        self._adapter_emit_data(data)
+        # The client itself would ask first whether the socket is writable.
+        if (write_now := getattr(self._transport, "_on_socket_writable", None)) is not None:
+            write_now()
+
     def abort(self) -> None:
         self._adapter_disconnect_stream()
+
+    def _proto_data_received(self, data: bytes) -> None:
+        if self.has_fast_lane:
+            passed = self._splitter.feed(data)
+            self._is_split = True
+            self.bytes_received += len(data) - len(passed)  # by which the client knows that the peer is alive
+            data = passed
+        if data:
+            super()._proto_data_received(data)
 
 
 class Parameters(pika.URLParameters):
@@ -52,11 +89,13 @@ class Parameters(pika.URLParameters):
     """
 
     connection: Connection | None = None
+    has_fast_lane: bool
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(url_for_client(settings))
         if settings.uses_tls:
             self.ssl_options = pika.SSLOptions(tls.context(settings), self.host)
+        self.has_fast_lane = settings.fast_lane
         self.connection_attempts = 1
         self.socket_timeout = settings.connect_timeout
         self.stack_timeout = settings.connect_timeout

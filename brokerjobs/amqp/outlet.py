@@ -1,14 +1,9 @@
-"""Publish on one confirm channel past the client library, and hear the broker's verdict on each message.
-
-RabbitMQ numbers what it gets on a channel from 1, and confirms by these numbers, one or all up to one. What it cannot
-route it returns before it confirms it; a returned message carries no number, only its own id.
-"""
+"""Publish from an event loop on one confirm channel past the client library, and await RabbitMQ's verdicts."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import cache
-from struct import Struct
 from typing import Any
 
 import pamqp.frame
@@ -16,23 +11,13 @@ from pamqp import body, commands
 from pamqp import header as pamqp_header
 
 from brokerjobs.amqp import encode
-from brokerjobs.amqp.frames import ACK, CHANNEL_CLOSE, METHOD, NACK, RETURN, BrokenStream, Content
-from brokerjobs.amqp.properties import read_content_header
+from brokerjobs.amqp.frames import CHANNEL_CLOSE, METHOD
+from brokerjobs.amqp.unconfirmed import Unconfirmed
 
 CROWDED = 256 * 1024  # bytes that wait to be sent
 
-_VERDICT = Struct(">QB")
-_REPLY = Struct(">HB")
-
 Verdict = asyncio.Future[None]
-
-
-class Returned(Exception):
-    """No queue is bound for it; says what RabbitMQ says."""
-
-
-class Refused(Exception):
-    """RabbitMQ could not keep it (nack)."""
+"""Of a message: None, or raises Returned or Refused, or what has ended the channel before."""
 
 
 class Outlet:
@@ -49,12 +34,9 @@ class Outlet:
         self._writer = writer
         self._largest = largest
         self._loop = asyncio.get_running_loop()
-        self._published = 0
-        self._waiting: dict[int, tuple[Verdict, str]] = {}
-        self._by_id: dict[str, int] = {}
+        self._unconfirmed: Unconfirmed[Verdict] = Unconfirmed(_tell)
         self._unsent: list[bytes] = []
         self._closed: BaseException | None = None
-        self._returns = Content(RETURN, self._returned)
 
     def publish(self, exchange: str, routing_key: str, properties: dict[str, Any], body: bytes) -> Verdict:
         """Send one message, mandatory; what is sent in one turn of the loop leaves in one write.
@@ -73,10 +55,7 @@ class Outlet:
         if self._closed is not None:
             verdict.set_exception(self._closed)
             return verdict
-        self._published += 1
-        id = properties["message_id"]
-        self._waiting[self._published] = verdict, id
-        self._by_id[id] = self._published
+        self._unconfirmed.add(verdict, properties["message_id"])
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(first)
@@ -94,62 +73,23 @@ class Outlet:
 
     def tap(self, kind: int, data: bytes, at: int, end: int) -> bool:
         """Take verdicts and returned messages; see, and leave to the client library, that the channel closes."""
-        if kind == METHOD:
-            method = data[at : at + 4]
-            if method in (ACK, NACK):
-                self._judge(data[at + 4 : end], error=None if method == ACK else Refused())
-                return True
-            if method == CHANNEL_CLOSE:
-                self._unsent.clear()
-                self._closed = self._closed or ConnectionError("the channel is closing")
-                return False
-        return self._returns.take(kind, data, at, end)
+        if kind == METHOD and data[at : at + 4] == CHANNEL_CLOSE:
+            self._unsent.clear()
+            self._closed = self._closed or ConnectionError("the channel is closing")
+            return False
+        return self._unconfirmed.tap(kind, data, at, end)
 
     def end(self, why: BaseException) -> None:
         """The channel is closed: nothing more is sent, and what waits for its verdict has none."""
         self._closed = why
         self._unsent.clear()
-        waiting, self._waiting = self._waiting, {}
-        self._by_id.clear()
-        for verdict, _ in waiting.values():
+        for verdict in self._unconfirmed.clear():
             _tell(verdict, why)
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
         if unsent and not self._writer.is_closing():
             self._writer.write(b"".join(unsent))
-
-    def _judge(self, payload: bytes, *, error: Exception | None) -> None:
-        if len(payload) != _VERDICT.size:
-            raise BrokenStream("RabbitMQ sent a confirm that is cut off")
-        number, bits = _VERDICT.unpack(payload)
-        if not 0 < number <= self._published:
-            raise BrokenStream(f"RabbitMQ confirmed message {number} of {self._published}")
-        if not bits & 1:
-            self._settle(number, error)
-            return
-        for each in list(self._waiting):  # in the order in which they were sent
-            if each > number:
-                break
-            self._settle(each, error)
-
-    def _settle(self, number: int, error: Exception | None) -> None:
-        found = self._waiting.pop(number, None)
-        if found is None:  # it came back, and was told so
-            return
-        verdict, id = found
-        if self._by_id.get(id) == number:
-            del self._by_id[id]
-        _tell(verdict, error)
-
-    def _returned(self, method: bytes, head: bytes, _: bytes) -> None:
-        code, length = _REPLY.unpack_from(method, 4) if len(method) >= 4 + _REPLY.size else (0, 0)
-        text = method[4 + _REPLY.size : 4 + _REPLY.size + length].decode(errors="replace")
-        id = read_content_header(head).properties.get("message_id", "")
-        number = self._by_id.get(id)
-        if number is None:
-            raise BrokenStream("RabbitMQ returned a message that was not sent")
-        self._settle(number, Returned(f"{code} {text}"))
 
 
 def _tell(verdict: Verdict, error: BaseException | None) -> None:

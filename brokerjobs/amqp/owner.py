@@ -16,9 +16,11 @@ import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 
+from brokerjobs.amqp.confirm_channel import ChannelGone, ConfirmChannel
 from brokerjobs.amqp.dial import Connection, Parameters, connect_failure, refusal
+from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.sending import Sending
-from brokerjobs.amqp.wire import to_pika, why_unwritable
+from brokerjobs.amqp.unconfirmed import Returned, Unconfirmed
 from brokerjobs.errors import BrokerJobsError, ConfigurationError, PublishRefused, Unroutable
 from brokerjobs.settings import Settings
 from brokerjobs.transport import Publication
@@ -26,6 +28,7 @@ from brokerjobs.transport import Publication
 CLOSE_TIMEOUT = 1.5  # seconds: a frozen peer must not hold up an ending
 NACK_PAUSE = 0.2  # seconds until what the broker could not keep is sent again
 LONGEST_BACKOFF = 2.0  # seconds between two tries to connect
+LINGER = 0.002  # seconds after which the messages of a stream leave at the latest
 
 
 class Owner(threading.Thread):
@@ -37,17 +40,18 @@ class Owner(threading.Thread):
         self._loop = IOLoop()
         self._handing_over = threading.Lock()
         self._has_ended = False
-        self._wake_pending = False
+        self._wake_pending = False  # the thread will look at what waits at once
+        self._looks_soon = False  # or so after a moment
+        self._lingers = False
         self._waiting: deque[Sending] = deque()
-        self._unconfirmed: dict[int, Sending] = {}
-        self._by_id: dict[str, Sending] = {}
+        self._held: deque[Sending] = deque()  # until another has its verdict
+        self._unconfirmed = Unconfirmed(self._verdict)
         self._asked: set[Sending] = set()
         self._nacked: set[Sending] = set()
-        self._next_tag = 1
         self._parameters = Parameters(settings)
         self._connecting: Any = None
         self._connection: Connection | None = None
-        self._channel: Any = None
+        self._channel: ConfirmChannel | None = None
         self._pausing = False
         self._failures = 0
         self._ending = False
@@ -55,17 +59,29 @@ class Owner(threading.Thread):
 
     # -- called by other threads
 
-    def take(self, sending: Sending) -> bool:
-        """Send this; False when the thread has ended and takes nothing any more."""
+    def take(self, sending: Sending, *, of_stream: bool = False) -> bool:
+        """Send this; False when the thread has ended and takes nothing any more.
+
+        Args:
+            sending: what.
+            of_stream: more follows at once, so that it may wait for those a moment: to wake a thread for each costs
+                more than the messages.
+        """
         with self._handing_over:
             if self._has_ended:
                 return False
             sending.why = self._why
             self._waiting.append(sending)
-            if not self._wake_pending:
-                self._wake_pending = True
-                self._loop.add_callback_threadsafe(self._flush)
+            self._lingers |= of_stream
+            if not (self._wake_pending or (of_stream and self._looks_soon)):
+                self._wake()
         return True
+
+    def hurry(self) -> None:
+        """Let nothing wait any longer: who hands it over now waits for it."""
+        with self._handing_over:
+            if self._waiting and not self._wake_pending and not self._has_ended:
+                self._wake()
 
     def stop(self) -> None:
         """End the connection and the thread; what has no answer by then gets none."""
@@ -86,7 +102,11 @@ class Owner(threading.Thread):
             self._loop.close()
 
     def _all(self) -> Iterable[Sending]:
-        return [*self._unconfirmed.values(), *self._asked, *self._nacked, *self._waiting]
+        return [*self._unconfirmed.all(), *self._asked, *self._nacked, *self._held, *self._waiting]
+
+    def _wake(self) -> None:
+        self._wake_pending = True
+        self._loop.add_callback_threadsafe(self._flush)
 
     # -- connecting
 
@@ -122,19 +142,20 @@ class Owner(threading.Thread):
             return
         self._explain(str(failure))
         if isinstance(failure, ConfigurationError):
-            while self._waiting:
-                self._waiting.popleft().refuse(failure)
+            for waiting in self._held, self._waiting:
+                while waiting:
+                    waiting.popleft().refuse(failure)
         self._pause()
 
     def _closed(self, _: Connection, reason: BaseException) -> None:
         """What was written without a confirm is sent again, with the same id, on the next connection."""
         self._connection, self._channel = None, None
-        again = [*self._unconfirmed.values(), *self._asked, *self._nacked]
+        again = [*self._unconfirmed.clear(), *self._asked, *self._nacked]
         for sending in again:
             sending.doubt()
-        for gone in self._unconfirmed, self._by_id, self._asked, self._nacked:
-            gone.clear()
-        self._waiting.extendleft(reversed(again))
+        self._asked.clear()
+        self._nacked.clear()
+        self._held.extendleft(reversed(again))
         self._explain(f"the connection was lost ({reason})")
         if self._ending:
             self._loop.stop()
@@ -172,17 +193,20 @@ class Owner(threading.Thread):
             self._loop.stop()
 
     def _open_channel(self) -> None:
+        assert self._connection is not None
+        connection = self._connection
+        self._unconfirmed = Unconfirmed(self._verdict)
+
         def opened(channel: Any) -> None:
             channel.add_on_close_callback(self._channel_closed)
-            channel.add_on_return_callback(self._returned)
-            channel.confirm_delivery(self._confirmed, callback=lambda _: ready(channel))
+            confirming = ConfirmChannel(connection, channel, self._unconfirmed)
+            channel.confirm_delivery(confirming.confirmed, callback=lambda _: ready(confirming))
 
-        def ready(channel: Any) -> None:
-            self._channel, self._next_tag = channel, 1
+        def ready(channel: ConfirmChannel) -> None:
+            self._channel = channel
             self._flush()
 
-        assert self._connection is not None
-        self._connection.channel(on_open_callback=opened)
+        connection.channel(on_open_callback=opened)
 
     # -- writing
 
@@ -190,53 +214,58 @@ class Owner(threading.Thread):
         """Write what waits; a second message of an id in flight waits for the first one's verdict."""
         self._wake_pending = False
         if self._channel is None or not self._channel.is_open:
-            while self._waiting and self._waiting[0].done.cancelled():
-                self._waiting.popleft()
-            if self._waiting:
+            for waiting in self._held, self._waiting:
+                while waiting and waiting[0].is_given_up:
+                    waiting.popleft()
+            if self._held or self._waiting:
                 self._connect()
             return
-        kept: list[Sending] = []
-        while self._waiting and self._channel is not None:
-            sending = self._waiting.popleft()
-            if sending.done.cancelled():
-                continue
-            if sending.publication is None:
-                self._ask(sending)
-            elif sending.id in self._by_id or (sending.alone and self._unconfirmed) or self._holds_alone():
-                kept.append(sending)
-            else:
-                self._write(sending, sending.publication)
-        self._waiting.extendleft(reversed(kept))
+        held, self._held = self._held, deque()
+        for waiting in held, self._waiting:
+            while waiting:
+                self._take_up(waiting.popleft(), self._channel)
+        self._channel.send()
+        if self._lingers:
+            self._lingers, self._looks_soon = False, True
+            self._loop.call_later(LINGER, self._look_again)
 
-    def _holds_alone(self) -> bool:
-        return len(self._unconfirmed) == 1 and any(sending.alone for sending in self._unconfirmed.values())
+    def _look_again(self) -> None:
+        self._looks_soon = False
+        self._flush()
 
-    def _write(self, sending: Sending, publication: Publication) -> None:
+    def _take_up(self, sending: Sending, channel: ConfirmChannel) -> None:
+        publication = sending.publication
+        if sending.is_given_up:
+            return
+        if publication is None:
+            self._ask(sending)
+        elif self._is_in_the_way_of(sending):
+            self._held.append(sending)
+        else:
+            self._write(sending, publication, channel)
+
+    def _is_in_the_way_of(self, sending: Sending) -> bool:
+        """Whether something in flight must have its verdict first."""
+        return (
+            self._unconfirmed.holds(sending.id)
+            or (sending.alone and len(self._unconfirmed) > 0)
+            or (len(self._unconfirmed) == 1 and self._unconfirmed.all()[0].alone)
+        )
+
+    def _write(self, sending: Sending, publication: Publication, channel: ConfirmChannel) -> None:
         # First the mark, then the look: a caller that gives up after the look reads the mark, and says "unknown".
         written, sending.written = sending.written, True
-        if sending.done.cancelled():
+        if sending.is_given_up:
             return
         try:
-            self._channel.basic_publish(
-                publication.exchange,
-                publication.routing_key,
-                publication.message.body,
-                to_pika(publication.message),
-                mandatory=True,
-            )
-        except pika.exceptions.AMQPError:  # closed meanwhile: the next channel takes it
+            channel.publish(publication)
+        except ChannelGone:  # the next channel takes it
             sending.written = written
-            self._waiting.appendleft(sending)
-            self._channel = None
-            return
-        except Exception as error:  # a property that AMQP cannot carry; the channel stays usable
-            why = why_unwritable(publication) or error
-            sending.resolve(PublishRefused(f"{publication.message.job} cannot be written as AMQP: {why}"))
-            return
-        sending.returned = ""
-        self._unconfirmed[self._next_tag] = sending
-        self._by_id[sending.id] = sending
-        self._next_tag += 1
+            self._held.append(sending)
+        except Unwritable as error:
+            sending.resolve(PublishRefused(f"{publication.message.job} cannot be written as AMQP: {error}"))
+        else:
+            self._unconfirmed.add(sending, sending.id)
 
     def _ask(self, sending: Sending) -> None:
         """Look for a queue on a channel of its own: a missing one closes it."""
@@ -261,31 +290,17 @@ class Owner(threading.Thread):
 
     # -- what the broker says
 
-    def _confirmed(self, frame: Any) -> None:
-        method = frame.method
-        is_ack = isinstance(method, pika.spec.Basic.Ack)
-        tags = (
-            [tag for tag in self._unconfirmed if tag <= method.delivery_tag]
-            if method.multiple
-            else [method.delivery_tag]
-        )
-        for tag in tags:
-            sending = self._unconfirmed.pop(tag, None)
-            if sending is not None:
-                self._by_id.pop(sending.id, None)
-                self._verdict(sending, is_ack)
-        if self._waiting:
-            self._flush()
-
-    def _verdict(self, sending: Sending, is_ack: bool) -> None:
-        if sending.returned:
-            sending.refuse(Unroutable(sending.returned))
-        elif is_ack:
+    def _verdict(self, sending: Sending, error: Exception | None) -> None:
+        if error is None:
             sending.resolve(True)
+        elif isinstance(error, Returned):
+            sending.refuse(Unroutable(_no_queue(sending.publication, error)))
         else:  # a full queue, or a node in trouble: worth another try until its caller gives up
             sending.why = "RabbitMQ could not keep it (nack): is the queue full?"
             self._nacked.add(sending)
             self._loop.call_later(NACK_PAUSE, lambda: self._again(sending))
+        if self._held and not self._wake_pending:
+            self._wake()
 
     def _again(self, sending: Sending) -> None:
         if sending in self._nacked:
@@ -293,28 +308,20 @@ class Owner(threading.Thread):
             self._waiting.append(sending)
             self._flush()
 
-    def _returned(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        sending = self._by_id.get(properties.message_id)
-        if sending is not None:
-            sending.returned = (
-                f"no queue is bound to exchange {method.exchange!r} for {method.routing_key!r} "
-                f"({method.reply_text})"
-            )
-
     def _channel_closed(self, channel: Any, reason: Exception) -> None:
         """The broker complains of one message: tell its sender, or find out which one it was."""
         if not isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             return  # with its connection
+        if self._channel is not None:
+            self._channel.end()
         self._channel = None
-        in_flight = list(self._unconfirmed.values())
-        self._unconfirmed.clear()
-        self._by_id.clear()
+        in_flight = self._unconfirmed.clear()
         if len(in_flight) == 1:
             in_flight.pop().refuse(refusal(reason))
         for sending in in_flight:  # those before the bad one may be queued, their confirms on their way
             sending.alone = True
             sending.doubt()
-        self._waiting.extendleft(reversed(in_flight))
+        self._held.extendleft(reversed(in_flight))
         if self._connection is not None and self._connection.is_open:
             self._open_channel()
 
@@ -327,3 +334,8 @@ class Owner(threading.Thread):
         self._why = why
         for sending in self._all():
             sending.why = why
+
+
+def _no_queue(publication: Publication | None, said: Returned) -> str:
+    assert publication is not None
+    return f"no queue is bound to exchange {publication.exchange!r} for {publication.routing_key!r} ({said})"

@@ -20,7 +20,8 @@ from tenacity import RetryCallState, wait_random_exponential
 from brokerjobs.amqp.connection import LOST, explain_channel_error, reply_text, unless_lost
 from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.links import Link, Links, Nacked, TryAgain
-from brokerjobs.amqp.outlet import Outlet, Refused, Returned
+from brokerjobs.amqp.outlet import Outlet
+from brokerjobs.amqp.unconfirmed import Refused, Returned
 from brokerjobs.amqp.wire import to_pamqp, why_unwritable
 from brokerjobs.errors import (
     BrokerJobsError,

@@ -2,42 +2,83 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+import threading
+import time
 
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, PublishUnknown
 from brokerjobs.transport import Publication
 
+Answer = bool | BaseException
+
 
 class Sending:
-    """One message, or one question, on its way; `done` resolves when the broker has answered."""
+    """One message, or one question, on its way, until the broker has answered or its caller gives up.
 
-    __slots__ = ("alone", "done", "doubtful", "publication", "queue", "returned", "why", "written")
+    Args:
+        publication: the message.
+        queue: of the question whether it exists.
+        why: there is no answer yet.
+    """
 
-    def __init__(self, publication: Publication | None = None, queue: str = "") -> None:
+    # A future would make a condition for each message, which costs more than to write the message.
+    __slots__ = (
+        "_answer", "_unanswered", "alone", "doubtful", "is_given_up", "publication", "queue", "why",
+        "written",
+    )  # fmt: skip
+
+    def __init__(self, publication: Publication | None = None, queue: str = "", why: str = "") -> None:
         self.publication = publication
-        self.queue = queue  # of the question whether it exists
-        self.done: Future[bool] = Future()
+        self.queue = queue
+        self.why = why
         self.written = False
         self.doubtful = False  # written on a channel that ended before the verdict
-        self.returned = ""
         self.alone = False
-        self.why = ""
+        self.is_given_up = False
+        self._answer: Answer | None = None
+        self._unanswered = threading.Lock()
+        self._unanswered.acquire()
 
     @property
     def id(self) -> str:
         return self.publication.message.id if self.publication else ""
 
-    def resolve(self, answer: bool | BaseException) -> None:
-        with suppress(InvalidStateError):  # its caller has given up
-            if isinstance(answer, BaseException):
-                self.done.set_exception(answer)
-            else:
-                self.done.set_result(answer)
+    # -- the thread that asks
+
+    def wait(self, deadline: float) -> bool:
+        """Whether there is an answer, at the latest at this time of the monotonic clock."""
+        if self._answer is not None:
+            return True
+        left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+        if not self._unanswered.acquire(timeout=max(0.0, left)):
+            return False
+        self._unanswered.release()
+        return True
+
+    def answer(self, deadline: float) -> bool:
+        """The answer; whoever asks waits no longer than this, and gives up then.
+
+        Raises:
+            BrokerJobsError: what the broker minded, or that it said nothing in time.
+        """
+        if not self.wait(deadline):
+            self.is_given_up = True
+        # It may have been answered in this very moment.
+        answer = self.give_up() if self._answer is None else self._answer
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    # -- the thread that knows
+
+    def resolve(self, answer: Answer) -> None:
+        """The first answer counts."""
+        if self._answer is None:
+            self._answer = answer
+            self._unanswered.release()
 
     def doubt(self) -> None:
         """The channel on which it may have been written has ended."""
-        self.doubtful |= self.written and not self.returned
+        self.doubtful |= self.written
 
     def refuse(self, refusal: BrokerJobsError) -> None:
         """Resolve with the broker's refusal; what was written before, without a verdict, may be queued all the same."""

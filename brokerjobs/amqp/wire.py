@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-import pika
 from pamqp import commands
 
 from brokerjobs.message import Message
@@ -42,10 +41,6 @@ def why_unwritable(publication: Publication) -> str | None:
     except Exception as error:  # the client raises whatever its encoders happen to meet
         return str(error) or type(error).__name__
     return None
-
-
-def to_pika(message: Message) -> pika.BasicProperties:
-    return pika.BasicProperties(**message.properties())  # type: ignore[no-untyped-call]
 
 
 def from_pamqp(properties: Any) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
     assert node is None or open_ports(node) == []
 
 
-@pytest.fixture(params=["asyncio", BY_LIBRARY, "blocking"])
+@pytest.fixture(params=["asyncio", f"asyncio, {BY_LIBRARY}", "blocking", f"blocking, {BY_LIBRARY}"])
 async def publishing(
     request: pytest.FixtureRequest, nothing_left_open: None
 ) -> AsyncIterator[Callable[..., Publishing]]:
@@ -130,10 +130,11 @@ async def publishing(
     clients: list[Client] = []
 
     def make(url: str, **settings: Any) -> Publishing:
-        settings = {"fast_lane": request.param != BY_LIBRARY, **settings}
+        kind, _, way = request.param.partition(", ")
+        settings = {"fast_lane": way != BY_LIBRARY, **settings}
         client = Client(settings=settings_module.load(url=url, **settings), metrics=Metrics())
         clients.append(client)
-        return Publishing("blocking" if request.param == "blocking" else "asyncio", client)
+        return Publishing(kind, client)
 
     yield make
     for client in clients:

@@ -17,10 +17,11 @@ from pamqp import commands, decode, header
 from structlog.testing import capture_logs
 
 from brokerjobs.amqp import guard
+from brokerjobs.amqp.confirm_channel import to_pika
 from brokerjobs.amqp.guard import Streak, problems_of
 from brokerjobs.amqp.properties import read_content_header
 from brokerjobs.amqp.settlement import dead_letter
-from brokerjobs.amqp.wire import from_pamqp, to_pamqp, to_pika
+from brokerjobs.amqp.wire import from_pamqp, to_pamqp
 from brokerjobs.errors import ConfigurationError, UndecodableMessage
 from brokerjobs.failure import Failure
 from brokerjobs.message import PROBLEMS, salvage

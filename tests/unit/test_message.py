@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pamqp import commands, encode
 
 from brokerjobs import delay
-from brokerjobs.amqp.wire import from_pamqp, to_pamqp, to_pika
+from brokerjobs.amqp.confirm_channel import to_pika
+from brokerjobs.amqp.wire import from_pamqp, to_pamqp
 from brokerjobs.message import HEADERS_LIMIT, LATEST, PREFIX, Message, decode, new_id, portable
 
 AMQP_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)

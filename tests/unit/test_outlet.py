@@ -14,7 +14,8 @@ from pamqp import commands, header
 
 from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.frames import BrokenStream, Splitter
-from brokerjobs.amqp.outlet import Outlet, Returned, Verdict, agrees_with_client
+from brokerjobs.amqp.outlet import Outlet, Verdict, agrees_with_client
+from brokerjobs.amqp.unconfirmed import Returned
 
 CHANNEL = 5
 

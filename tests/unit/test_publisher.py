@@ -113,17 +113,19 @@ class FakeLink(Link):
         yield self
 
 
-@pytest.mark.parametrize(("returned", "fate"), [("", PublishUnknown), ("no queue", Unroutable)])
-def test_likewise_in_threads_unless_it_was_returned(returned: str, fate: type[Exception]) -> None:
+@pytest.mark.parametrize(("returned", "fate"), [(False, PublishUnknown), (True, Unroutable)])
+def test_likewise_in_threads_unless_it_was_returned(returned: bool, fate: type[Exception]) -> None:
     owner = Owner(settings_module.load(url="amqp://localhost"))
     sendings = [Sending(Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b"))) for _ in range(2)]
-    for tag, sending in enumerate(sendings, 1):
-        sending.written, owner._unconfirmed[tag] = True, sending
-    sendings[0].returned = returned
+    for sending in sendings:
+        sending.written = True
+        owner._unconfirmed.add(sending, sending.id)
+    if returned:
+        owner._unconfirmed.give_back(sendings[0].id, "312 NO_ROUTE")
     owner._channel_closed(None, ChannelClosedByBroker(404, "NOT_FOUND - no exchange 'jobs'"))
 
     owner._loop.close()
     sendings[0].refuse(UNROUTABLE)
 
     with pytest.raises(fate):
-        sendings[0].done.result(0)
+        sendings[0].answer(0)

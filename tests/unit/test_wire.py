@@ -12,7 +12,8 @@ import pytest
 from pamqp import commands
 
 from brokerjobs import Message, Settings
-from brokerjobs.amqp.wire import from_pamqp, to_pamqp, to_pika, url_for_client, why_unwritable
+from brokerjobs.amqp.confirm_channel import to_pika
+from brokerjobs.amqp.wire import from_pamqp, to_pamqp, url_for_client, why_unwritable
 from brokerjobs.transport import Publication
 
 MESSAGE = Message(
