@@ -6,6 +6,8 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -31,6 +33,19 @@ VERBS = {
 }
 
 
+@contextmanager
+def absent(package: str) -> Iterator[None]:
+    """What is imported meanwhile finds that this package is not installed, unless it is loaded already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # which `import` takes for "there is none"
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 class Verbs(click.Group):
     """A group that imports a verb's module only when the verb is used."""
 
@@ -40,6 +55,10 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
+        with absent(
+            "rich"
+        ):  # structlog loads it for tracebacks that no log of ours shows: 5 MiB of each worker
+            importlib.import_module("brokerjobs.logs")
         command = importlib.import_module(f"brokerjobs.cli.{VERBS[name][0]}").command
         assert isinstance(command, click.Command)
         return command

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from brokerjobs import discovery, logs, settings
-from brokerjobs.cli import supervise
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
-from brokerjobs.cli.reload import Reloader, child_command
 from brokerjobs.cli.signals import end_at_once, end_stuck, on_signals
 from brokerjobs.durations import seconds
 from brokerjobs.metrics import Metrics
@@ -82,14 +80,24 @@ def command(
     logs.configure(chosen.log_level, chosen.log_format)
     if parent is not None and parent.wants_reports:
         logs.name(pid=os.getpid())
-    if parent is None and supervise.wanted(chosen):
+    if parent is None and _wants_parent(chosen):
+        from brokerjobs.cli.supervise import supervise  # which the workers themselves do without
+
         if reloading:
             raise click.UsageError("--reload runs one process, so leave out --processes and --recycle-…, "
                                    "or give --processes 1")  # fmt: skip
-        return supervise.supervise(chosen, burst=burst, start_timeout=patience)
+        return supervise(chosen, burst=burst, start_timeout=patience)
     if parent is None and reloading:
+        from brokerjobs.cli.reload import Reloader, child_command
+
         return Reloader(child_command(), Path.cwd(), chosen.drain_timeout + GRACE).run()
     return _run(lambda: _consume(queues, chosen, strict, burst, patience, parent))
+
+
+def _wants_parent(chosen: Settings) -> bool:
+    """Whether there is anything to supervise: only a parent can replace a worker."""
+    limits = (chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads)
+    return chosen.processes > 1 or any(limit is not None for limit in limits)
 
 
 async def _consume(

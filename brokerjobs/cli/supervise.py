@@ -20,12 +20,6 @@ from brokerjobs.totals import Totals
 START_GRACE = 120.0  # seconds beyond the start timeout until a replacement consumes: imports, start-up hooks
 
 
-def wanted(chosen: Settings) -> bool:
-    """Whether there is anything to supervise: only a parent can replace a worker."""
-    limits = (chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads)
-    return chosen.processes > 1 or any(limit is not None for limit in limits)
-
-
 def supervise(chosen: Settings, *, burst: bool, start_timeout: float) -> int:
     """Supervise workers that are started by this very command; gives the exit code."""
     return asyncio.run(_supervise(chosen, burst, start_timeout))
