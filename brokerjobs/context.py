@@ -15,12 +15,18 @@ from brokerjobs.outcome import DeadLettered, Outcome, Released, Succeeded
 
 
 class Cancellation:
-    """Whether somebody asked for the end of a run; also read by the job's own thread."""
+    """Whether somebody wants the end of a run; also read by the job's own thread.
 
-    __slots__ = ("asked",)
+    Args:
+        is_meant: whether a cancellation of the task that runs it comes from outside; else it comes from the job itself,
+            or from what it has started.
+    """
 
-    def __init__(self) -> None:
-        self.asked = False
+    __slots__ = ("asked", "is_meant")
+
+    def __init__(self, *, is_meant: bool = False) -> None:
+        self.asked = False  # by an operator
+        self.is_meant = is_meant
 
 
 @dataclass(slots=True)

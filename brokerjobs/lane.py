@@ -144,7 +144,7 @@ class Lane:
                 continue
             if not self.is_cancelled(run.message, lambda run=run: _sent_at(run)):  # type: ignore[misc]
                 continue
-            run.cancellation.asked = True
+            run.cancellation.asked = run.cancellation.is_meant = True
             job = self.consumer.find(run.message)
             stopped = job is not None and job.can_be_stopped
             if stopped:
@@ -252,6 +252,8 @@ class Lane:
         await self._wait_for_runs(timeout)
         undecided = {task for task, run in self._tasks.items() if run is None or run.outcome is None}
         for task, run in self._tasks.items():
+            if run is not None:
+                run.cancellation.is_meant = True
             if run is None or not run.has_ended:
                 task.cancel()
         await self._wait_for_runs(min(SETTLE_GRACE, self._settlement.timeout))

@@ -114,7 +114,7 @@ class Executor:
             arguments = arguments_of(job, message, self._max_message_size)
         except UndecodableMessage as error:
             return DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
-        context = self._context(job, message, arguments, decide, cancellation or Cancellation())
+        context = self._context(job, message, arguments, decide, cancellation or Cancellation(is_meant=True))
         context.redelivered = redelivered
         return await self._run(job, context, suspect or job.isolate)
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from brokerjobs import payload
 from brokerjobs.consumer import Consumer
 from brokerjobs.context import Context
-from brokerjobs.durations import text
 from brokerjobs.errors import JobTimeout, UndecodableMessage
+from brokerjobs.executor.coroutines import contained, too_long, within
 from brokerjobs.executor.threads import Threads
-from brokerjobs.failure import Failure
 from brokerjobs.job import Hook, Job
 from brokerjobs.logs import log
 from brokerjobs.message import Message
@@ -25,7 +24,6 @@ from brokerjobs.middleware import compose
 from brokerjobs.signature import ArgumentError
 
 HOOK_TIMEOUT = 30.0  # seconds
-CANCEL_GRACE = 5.0  # seconds that an async job has to end after its timeout
 
 Arguments = dict[str, Any]
 
@@ -58,6 +56,8 @@ class Runner:
             JobTimeout: it took longer.
             Exception: whatever the function or the middleware raised.
         """
+        if not self._consumer.middleware:
+            return await self._call(job, context, timeout)
         call = functools.partial(self._call, job, context, timeout)
         return await contained(compose(self._consumer.middleware, context, call)())
 
@@ -71,10 +71,12 @@ class Runner:
             await contained(self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name))
 
     async def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:
-        call = functools.partial(job.function, **context.arguments)
         if job.is_async:
-            return await _within(call(), timeout, job.name)
-        result = await self._in_thread(call, timeout, job.name)
+            run = job.function(**context.arguments)
+            return await within(timeout, run, job.name, context._cancellation)
+        result = await contained(
+            self._in_thread(functools.partial(job.function, **context.arguments), timeout, job.name)
+        )
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(
@@ -85,17 +87,20 @@ class Runner:
 
     async def _in_thread(self, function: Callable[[], Any], timeout: float | None, what: str) -> Any:
         call = self._threads.submit(function)
+        timer = None if timeout is None else self._threads.loop.call_later(timeout, call.stop_waiting)
         try:
-            async with asyncio.timeout(timeout):
-                await call.done
-        except TimeoutError:
-            self._threads.abandon(call)
-            self._on_abandoned()
-            log.warning("thread abandoned", job=what, timeout=timeout)
-            raise JobTimeout(f"{_too_long(what, timeout)}; its thread cannot be ended and goes on") from None
+            await call.done
         except asyncio.CancelledError:
             self._threads.abandon(call)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not call.has_ended:
+            self._threads.abandon(call)
+            self._on_abandoned()
+            log.warning("thread abandoned", job=what, timeout=timeout)
+            raise JobTimeout(f"{too_long(what, timeout)}; its thread cannot be ended and goes on")
         return call.outcome()
 
 
@@ -117,66 +122,3 @@ def arguments_of(job: Job[..., Any], message: Message, limit: int) -> Arguments:
         return job.signature.bind(tuple(args), kwargs)
     except ArgumentError as error:
         raise UndecodableMessage("arguments", str(error)) from None
-
-
-async def _within(run: Awaitable[Any], timeout: float | None, what: str) -> Any:
-    """Run a coroutine up to its timeout; one that swallows its cancellation is left behind."""
-    task = asyncio.ensure_future(contained(run))
-    try:
-        await _until(task, timeout)
-    except asyncio.CancelledError:
-        await _cancel(task)
-        raise
-    if task.done():
-        return task.result()
-    await _cancel(task)
-    if not task.done():
-        log.error("job ignores its timeout", job=what, timeout=timeout)
-    raise JobTimeout(_too_long(what, timeout))
-
-
-async def _until(task: asyncio.Future[Any], timeout: float | None) -> None:
-    """Return when it has ended or time is up: what `asyncio.wait` does for many, at a third of the cost."""
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(wake)
-    timer = loop.call_later(timeout, wake) if timeout is not None else None
-    try:
-        await waiter
-    finally:
-        task.remove_done_callback(wake)
-        if timer is not None:
-            timer.cancel()
-
-
-def _too_long(what: str, timeout: float | None) -> str:
-    return f"{what} took longer than its timeout of {text(timeout or 0)}"
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel it and wait a moment; however it ends, nobody asks for its result any more."""
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    task.cancel()
-    await asyncio.wait({task}, timeout=CANCEL_GRACE)
-
-
-async def contained(run: Awaitable[Any]) -> Any:
-    """Run it so that what would end the program, or pass for a cancellation from outside, ends it alone."""
-    try:
-        return await run
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("it was cancelled from inside") from None
-    except GeneratorExit:  # not the job's: the loop has ended under it
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception):
-            raise
-        raise RuntimeError(f"it raised {Failure.of(error)}") from error

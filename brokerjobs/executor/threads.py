@@ -29,6 +29,15 @@ class Call:
         self.error: BaseException | None = None
         self.state: Literal["queued", "running", "finished", "abandoned"] = "queued"
 
+    @property
+    def has_ended(self) -> bool:
+        return self.state == "finished"
+
+    def stop_waiting(self) -> None:
+        """Let whoever waits for it go on."""
+        if not self.done.done():
+            self.done.set_result(None)
+
     def outcome(self) -> Any:
         if self.error is not None:
             raise self.error
@@ -43,8 +52,8 @@ class Threads:
     """
 
     def __init__(self, limit: int) -> None:
+        self.loop = asyncio.get_running_loop()
         self._limit = limit
-        self._loop = asyncio.get_running_loop()
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._finished: deque[Call] = deque()
         self._woken = False
@@ -58,7 +67,7 @@ class Threads:
         Raises:
             RuntimeError: the system allows no further thread.
         """
-        call = Call(functools.partial(copy_context().run, function), self._loop)
+        call = Call(functools.partial(copy_context().run, function), self.loop)
         with self._lock:
             self._start_if_needed(self._open_calls + 1)
             self._open_calls += 1
@@ -112,13 +121,11 @@ class Threads:
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._collect)
+                self.loop.call_soon_threadsafe(self._collect)
             except RuntimeError:  # the loop has ended, nobody waits any more
                 return
 
     def _collect(self) -> None:
         self._woken = False
         while self._finished:
-            call = self._finished.popleft()
-            if not call.done.done():
-                call.done.set_result(None)
+            self._finished.popleft().stop_waiting()

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from brokerjobs import Consumer, Context, Message, Next, Reject, Retry, RetryLater, current_job
 from brokerjobs.delay import LONGEST
-from brokerjobs.executor import Executor, Threads, running
+from brokerjobs.executor import Executor, Threads, coroutines, running
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
 
 SHORT = 0.05  # seconds of a timeout that shall be reached
@@ -379,7 +379,7 @@ async def test_async_job_that_swallows_its_cancellation_fails_nevertheless(
 async def test_async_job_that_ignores_its_cancellation_is_left_behind(
     consumer: Consumer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "CANCEL_GRACE", SHORT)
+    monkeypatch.setattr(coroutines, "CANCEL_GRACE", SHORT)
     let_go = asyncio.Event()
 
     @consumer.job(timeout=SHORT)

@@ -1050,7 +1050,9 @@ async def test_second_copy_of_a_run_that_ended_undone_runs(noting: Bench) -> Non
     noting.deliver("stay", **counted)
     noting.start_all()
 
-    first, *_ = noting.lane._tasks
+    (first, run), *_ = noting.lane._tasks.items()
+    assert run is not None
+    run.cancellation.is_meant = True
     first.cancel()
     await eventually_async(lambda: noting.lane.has_waiting)
     noting.start_all()
