@@ -13,13 +13,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from brokerjobs import delay
 from brokerjobs.errors import UndecodableMessage
 from brokerjobs.failure import ERROR_LIMIT, TRACEBACK_LIMIT, cut
 from brokerjobs.payload import JSON
 
+T = TypeVar("T")
 Properties = dict[str, Any]
 """AMQP basic properties by the names that pika and pamqp share; `timestamp` in whole seconds."""
 
@@ -62,9 +63,17 @@ _TEXTS = {
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def _frozen(of: type[T]) -> type[T]:
+    """A dataclass whose values nobody changes. The type checker sees to that: at run time it would cost each message more
+    than all else about making one.
+    """
+    return dataclass(slots=True, kw_only=True)(of)
+
+
+@_frozen
 class Message:
-    """One request to run a job.
+    """One request to run a job; a value, which nobody changes.
 
     Args:
         job: the job's name, `emails.welcome` (AMQP `type`; the routing key where that is absent).

@@ -24,6 +24,7 @@ DEPTH = 64
 # Where a name ends, or a string that looks like it; and whole strings, for a second look.
 _NAME = re.compile(rb'"\s*:')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_PLAIN = frozenset((str, int, bool, type(None)))
 _NO_NUMBER = re.compile(rb"\b(?:NaN|Infinity)\b")
 
 # What the parser says of what people have not heard of.
@@ -84,7 +85,7 @@ def decode(body: bytes, content_type: str | None, content_encoding: str | None) 
             "encoding",
             f"content_encoding is {content_encoding!r}; brokerjobs takes plain UTF-8 only",
         )
-    if content_type and not _is_json(content_type):
+    if content_type and content_type != JSON and not _is_json(content_type):
         raise UndecodableMessage(
             "content_type",
             f"content_type is {content_type!r}; send {JSON}, or let a raw job (body: bytes) take it",
@@ -104,14 +105,28 @@ def _parse(body: bytes) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body, str(error))}") from None
+    members = len(value) if _is_flat(value) else _members_checked(value, body)
+    if body.count(b":") > members:  # for a name that stands twice, or within a text
+        _refuse_double_names(members, body)
+    return value
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether it is an object of plain values, as most are; none of these can be too deep or too large."""
+    return type(value) is dict and _PLAIN.issuperset(map(type, value.values()))
+
+
+def _members_checked(value: Any, body: bytes) -> int:
     if _brackets(body) > DEPTH and _depth(value) > DEPTH:
         raise UndecodableMessage("json", f"the body is nested deeper than {DEPTH} levels")
     if _HUGE_NUMBER.search(body) and _holds_infinity(value):
         raise UndecodableMessage("json", "the body holds a number too large to represent")
-    members = _members(value)
+    return _members(value)
+
+
+def _refuse_double_names(members: int, body: bytes) -> None:
     if members < len(_NAME.findall(body)) and members < _STRING.sub(b"", body).count(b":"):
         raise UndecodableMessage("json", f"the name {_double(body)!r} stands twice in one object of the body")
-    return value
 
 
 def _brackets(body: bytes) -> int:

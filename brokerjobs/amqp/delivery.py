@@ -64,14 +64,17 @@ class FromFrames:
         if self._properties is None:
             read = read_content_header(self._head)
             self._properties = from_wire(read.properties)
-            if problems := guard.told(self._garbled(), read.problems):
-                self._properties[PROBLEMS] = problems
+            if read.problems or not self._rest.isascii():
+                self._tell_problems(read.problems)
         return self._properties
+
+    def _tell_problems(self, of_properties: str) -> None:
+        assert self._properties is not None
+        if problems := guard.told(self._garbled(), of_properties):
+            self._properties[PROBLEMS] = problems
 
     def _garbled(self) -> Iterator[tuple[str, str]]:
         """What of the route is not UTF-8."""
-        if self._rest.isascii():
-            return
         for what, raw in zip(("exchange", "routing key"), read_route(self._rest), strict=True):
             if (text := raw.decode(errors="backslashreplace")).encode() != raw:
                 yield what, text

@@ -19,7 +19,7 @@ import pamqp.frame
 from pamqp import commands, decode, header
 
 from brokerjobs.amqp.connection import LOST
-from brokerjobs.amqp.properties import read_content_header
+from brokerjobs.amqp.properties import date_of, read_content_header
 from brokerjobs.errors import ConfigurationError
 from brokerjobs.logs import log
 
@@ -81,7 +81,7 @@ def _read_content_header(self: header.ContentHeader, data: bytes) -> None:
         self.properties = properties = UnreadableProperties()
         properties.problems = read.problems
     for name, value in read.properties.items():
-        setattr(properties, name, value)
+        setattr(properties, name, date_of(value) if name == "timestamp" else value)
 
 
 _plain_short_string = decode.short_str

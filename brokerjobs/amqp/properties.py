@@ -56,7 +56,7 @@ class ContentHeader(NamedTuple):
         weight: unused.
         body_size: bytes.
         properties: those that are set, by the names of pamqp; of text that is not UTF-8, the odd
-            bytes are spelled as in Python, `\xff`.
+            bytes are spelled as in Python, `\xff`. The timestamp as a number, seconds since 1970.
         problems: what could not be read, in words.
     """
 
@@ -84,6 +84,14 @@ def read_content_header(data: bytes) -> ContentHeader:
     reader = _Reader(data)
     properties = reader.properties(_START.size)
     return ContentHeader(class_id, weight, body_size, properties, reader.problems)
+
+
+def date_of(since_1970: int) -> datetime | int:
+    """When that was; itself where it is beyond the year 9999."""
+    try:  # like the client library: beyond the year 2106 it must be milliseconds
+        return datetime.fromtimestamp(since_1970 / 1000 if since_1970 > 0xFFFFFFFF else since_1970, UTC)
+    except (ValueError, OverflowError, OSError):
+        return since_1970
 
 
 class _Reader:
@@ -141,7 +149,7 @@ class _Reader:
             case "delivery_mode" | "priority":
                 return self._data[at], at + 1
             case _:
-                return self._time(at, self._end, "timestamp")
+                return self._seconds(at)
 
     def _table(self, at: int, end: int, header: str, depth: int) -> dict[str, Any]:
         """Each value under its name; `header` is the header that this table is part of, "" for all of them."""
@@ -232,18 +240,25 @@ class _Reader:
             self._note(f"{what} is not UTF-8: {raw!r}")
             return raw.decode(errors="backslashreplace")
 
+    def _seconds(self, at: int) -> tuple[int, int]:
+        """The timestamp as it stands there: who asks for a date pays for it."""
+        if at + _TIME.size > self._end:
+            raise _CutOff
+        (since_1970,) = _TIME.unpack_from(self._data, at)
+        if since_1970 > 0xFFFFFFFF:
+            self._time(at, self._end, "timestamp")
+        return since_1970, at + _TIME.size
+
     def _time(self, at: int, end: int, what: str) -> tuple[datetime | int, int]:
         if at + _TIME.size > end:
             raise _CutOff
         (since_1970,) = _TIME.unpack_from(self._data, at)
-        try:  # like the client library: beyond the year 2106 it must be milliseconds
-            seconds = since_1970 / 1000 if since_1970 > 0xFFFFFFFF else since_1970
-            return datetime.fromtimestamp(seconds, UTC), at + _TIME.size
-        except (ValueError, OverflowError, OSError):
+        date = date_of(since_1970)
+        if date is since_1970:
             self._note(
                 f"{what} is a time beyond the year 9999: {since_1970}, where seconds since 1970 belong"
             )
-            return since_1970, at + _TIME.size
+        return date, at + _TIME.size
 
     def _note(self, problem: str) -> None:
         if len(self._problems) < MOST_PROBLEMS:
