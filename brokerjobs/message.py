@@ -203,13 +203,14 @@ def decode(properties: Mapping[str, Any], body: bytes, *, routing_key: str, defa
 def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, default_id: str = "") -> Message:
     """What can be read of the message, whatever that is; it never fails."""
     headers = properties.get("headers")
-    numbers, marks, foreign = (
-        _split_headers(headers) if headers and isinstance(headers, Mapping) else ({}, {}, {})
-    )
-    key = marks.pop("key", None)
+    if headers and isinstance(headers, Mapping):
+        numbers, marks, foreign = _split_headers(headers)
+        key = marks.pop("key", None)
+    else:
+        numbers, marks, foreign, key = {}, {}, {}, None
     if key is None:
         key = delay.target_of(routing_key) or routing_key
-    return Message(
+    message = Message(
         job=_short(properties.get("type")) or key,
         routing_key=key,
         body=body,
@@ -222,20 +223,14 @@ def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, def
         reply_to=_short(properties.get("reply_to")) or None,
         app_id=_short(properties.get("app_id")) or None,
         user_id=_short(properties.get("user_id")),
-        attempt=max(1, numbers.get("attempt", 1)),
-        generation=numbers.get("generation", 0),
-        hop=numbers.get("hop", 0),
-        due=numbers.get("due", 0),
-        not_before=numbers.get("not-before", 0),
-        not_after=numbers.get("not-after", 0),
-        first_at=numbers.get("first-at", 0),
-        unknown=numbers.get("unknown", 0),
-        died_at=numbers.get("died-at", 0),
-        crashes=numbers.get("crashes", 0),
-        redeliveries=numbers.get("redeliveries", 0),
         headers=foreign,
         marks=marks,
     )
+    if not numbers:
+        return message
+    changes: dict[str, Any] = {name.replace("-", "_"): number for name, number in numbers.items()}
+    changes["attempt"] = max(1, numbers.get("attempt", 1))
+    return replace(message, **changes)
 
 
 def _split_headers(

@@ -69,6 +69,7 @@ class Executor:
         self._unknown_job_tries = unknown_job_tries
         self._max_crashes = max_crashes
         self._senders = senders
+        self._loop = threads.loop
         self._said_in_place = False
 
     async def start(self) -> None:
@@ -116,7 +117,21 @@ class Executor:
             return DeadLettered(reason=error.reason, failure=Failure(text=str(error)))
         context = self._context(job, message, arguments, decide, cancellation or Cancellation(is_meant=True))
         context.redelivered = redelivered
-        return await self._run(job, context, suspect or job.isolate)
+        began = time.time()
+        token = current.set(context)
+        try:
+            if suspect or job.isolate:
+                result = await self._isolated(job, context)
+            else:
+                result = await self._runner.run(job, context, timeout=job.timeout)
+        except Exception as error:
+            return await self._failed(job, context, error, began)
+        else:
+            if job.hooks.success or self._consumer.hooks.success:
+                await self._tell(job, "success", context, result)
+            return context.decision or Succeeded(result)
+        finally:
+            current.reset(token)
 
     def _unverified(self, message: Message) -> Outcome | None:
         required = self._consumer.require_user
@@ -126,6 +141,8 @@ class Executor:
         return DeadLettered(reason="unverified", failure=Failure(text=refusal)) if refusal else None
 
     def _too_early_or_late(self, message: Message) -> Outcome | None:
+        if not (message.not_after or message.not_before):
+            return None
         now = time.time() * 1000
         if message.not_after and now > message.not_after:
             late = text((now - message.not_after) / 1000)
@@ -155,39 +172,25 @@ class Executor:
         decide: Decide,
         cancellation: Cancellation,
     ) -> Context:
-        loop = asyncio.get_running_loop()
         return Context(
             message=message,
             queue=self._consumer.queue,
             arguments=arguments,
             deadline=time.monotonic() + job.timeout,
             max_attempts=job.retry.max_attempts,
-            _decide=lambda outcome: _on(loop, decide, outcome),
+            _decide=lambda outcome: _on(self._loop, decide, outcome),
             _cancellation=cancellation,
         )
 
-    async def _run(self, job: Job[..., Any], context: Context, isolated: bool) -> Outcome:
-        began = time.time()
-        token = current.set(context)
-        try:
-            result = await self._call(job, context, isolated)
-        except Exception as error:
-            return await self._failed(job, context, error, began)
-        else:
-            await self._tell(job, "success", context, result)
-            return context.decision or Succeeded(result)
-        finally:
-            current.reset(token)
-
-    async def _call(self, job: Job[..., Any], context: Context, isolated: bool) -> Any:
-        if isolated and self._processes is not None:
+    async def _isolated(self, job: Job[..., Any], context: Context) -> Any:
+        if self._processes is not None:
             try:
                 return await self._processes.run(job, context)
             except NoProcess as error:
                 if job.isolate:
                     raise
                 self._say_in_place(job, str(error))  # it is only suspected, and costs no attempt for that
-        elif isolated and not job.isolate:
+        elif not job.isolate:
             self._say_in_place(job, "no other process could import its consumer")
         return await self._runner.run(job, context, timeout=job.timeout)
 

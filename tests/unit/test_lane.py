@@ -637,10 +637,15 @@ async def test_queue_pauses_while_copies_are_not_confirmed(bench: Bench) -> None
 async def test_queue_whose_jobs_fail_rests_and_tries_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, paused = bench.lane.gate, []
-    pause = gate.pause
+    gate, pause = bench.lane.gate, bench.lane.gate.pause
+    paused: list[tuple[str, str]] = []
     monkeypatch.setattr(gate, "_circuit", Circuit(Breaker(2, rest=0.05)))
-    monkeypatch.setattr(gate, "pause", lambda who, why: (paused.append((who, why)), pause(who, why)))
+
+    def noted(who: str, why: str) -> None:
+        paused.append((who, why))
+        pause(who, why)
+
+    monkeypatch.setattr(gate, "pause", noted)
     for _ in range(2):
         bench.deliver("fail")
     bench.start_all()
