@@ -104,9 +104,8 @@ class BlockingPublisher:
         owner = self._owner
         if owner is not None and owner.take(sending, of_stream=of_stream):
             return
-        from brokerjobs.amqp.owner import (
-            Owner,
-        )  # and with it pika, which a program that never gets here need not load
+        with _loading:  # it brings pika, which a program that never gets here need not load
+            from brokerjobs.amqp.owner import Owner
 
         with self._lock:
             while self._owner is None or not self._owner.take(sending, of_stream=of_stream):
@@ -151,9 +150,11 @@ class BlockingPublisher:
 
 
 _publishers: weakref.WeakSet[BlockingPublisher] = weakref.WeakSet()
+_loading = threading.Lock()
 
 
 def _after_fork() -> None:
+    _loading.release()
     for publisher in list(_publishers):
         publisher.forget()
 
@@ -163,5 +164,6 @@ def _at_exit() -> None:
         publisher.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+# A fork waits until no other thread loads a module here: in the child that thread, and the end of its work, is missing.
+os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_after_fork)
 atexit.register(_at_exit)

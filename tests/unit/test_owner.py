@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -155,3 +157,39 @@ def test_a_nack_is_tried_again_and_a_return_is_not(stage: Stage) -> None:
     assert (nacked.wait(0), returned.wait(0)) == (False, True)
     stage.time_passes()
     assert stage.written == [["a", "b"], ["a"]]
+
+
+FORK_WHILE_LOADING = """
+import importlib.abc, os, sys, threading
+from brokerjobs import BrokerUnreachable, Client
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "pika":
+            loads.set()
+            threading.Event().wait(0.3)
+
+loads = threading.Event()
+sys.meta_path.insert(0, Slow())
+client = Client("amqp://guest:guest@127.0.0.1:1/", publish_timeout=0.1)
+
+def send():
+    try:
+        client.send("emails.welcome", check_queue=False)
+    except BrokerUnreachable:
+        return 0
+    return 1
+
+thread = threading.Thread(target=send)
+thread.start()
+loads.wait()
+child = os.fork()
+if child == 0:
+    os._exit(send())
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+"""
+
+
+def test_a_child_that_is_forked_while_another_thread_loads_the_owner_can_send() -> None:
+    subprocess.run([sys.executable, "-c", FORK_WHILE_LOADING], check=True, timeout=30)
