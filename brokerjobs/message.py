@@ -65,8 +65,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def _frozen(of: type[T]) -> type[T]:
-    """A dataclass whose values nobody changes. The type checker sees to that: at run time it would cost each message more
-    than all else about making one.
+    """A dataclass whose values nobody changes.
+
+    The type checker sees to that: at run time it would cost each message more than all else about making one.
     """
     return dataclass(slots=True, kw_only=True)(of)
 

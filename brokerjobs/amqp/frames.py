@@ -21,13 +21,18 @@ DELIVER = b"\x00\x3c\x00\x3c"
 ACK, NACK, RETURN = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78", b"\x00\x3c\x00\x32"
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = b"\x00\x14\x00\x28", b"\x00\x14\x00\x29"
 
+# A payload of at most these bytes fits into a frame of any size that peers may agree on (AMQP 0-9-1, 4.2.3: 4,096).
+SMALL = 4_096 - OVERHEAD
+
 _FRAME = Struct(">BHI")
+_SIZE = Struct(">I")
 _HEADER = Struct(">HHQ")
 _TAG = Struct(">QB")
 _ANSWER = Struct(">BHI4sQBB")
 
-Tap = Callable[[int, bytes, int, int], bool]
-"""Told of each frame of a channel: its kind, and where its payload begins and ends; gives whether it takes it."""
+Tap = Callable[[int, bytes, int, int], int]
+"""Told of a frame of its channel: the kind, all data, and where in them its payload begins and ends. Gives where the next
+frame begins that it has not taken; 0 when it takes nothing."""
 
 
 class BrokenStream(ConnectionError):
@@ -44,7 +49,7 @@ class Splitter:
     def __init__(self, largest: int = LARGEST_UNTIL_TUNED) -> None:
         self.largest = largest
         self.taps: dict[int, Tap] = {}
-        self.taken = 0  # frames that were not passed on
+        self.taken = 0  # how often something was not passed on
         self._rest = b""
         self._is_amqp: bool | None = None  # unknown until the first byte
 
@@ -68,11 +73,11 @@ class Splitter:
             if stop > end:
                 break
             tap = taps.get(channel)
-            if tap is not None and tap(kind, data, at + 7, stop - 1):
+            if tap is not None and (taken_to := tap(kind, data, at + 7, stop - 1)):
                 self.taken += 1
                 if passed_to < at:
                     passed.append(data[passed_to:at])
-                passed_to = stop
+                passed_to = stop = taken_to
             at = stop
         self._rest = data[at:]
         return b"".join((*passed, data[passed_to:at]))
@@ -102,23 +107,51 @@ class Content:
         self._body: list[bytes] = []
         self._missing = 0
 
-    def take(self, kind: int, data: bytes, at: int, end: int) -> bool:
+    def take(self, kind: int, data: bytes, at: int, end: int) -> int:
         """A tap; takes only what belongs to such a message, and that in its order.
 
         Raises:
             BrokenStream: a header that is none, or a body longer than it was said to be.
         """
         if data[at : at + 4] != self._wanted if kind == METHOD else self._method is None:
-            return False
+            return 0
         if data[end] != END:
             raise BrokenStream("RabbitMQ sent a frame without its end")
         if kind == METHOD:
+            if taken_to := self._take_whole(data, at, end):
+                return taken_to
             self._method, self._head = data[at:end], None
         elif kind == HEADER:
             self._begin(data[at:end])
         else:
             self._add(data[at:end])
-        return True
+        return end + 1
+
+    def _take_whole(self, data: bytes, at: int, end: int) -> int:
+        """A message whose three frames are here, as is usual; 0 where it is another, or anything is odd about it."""
+        head, channel = end + 8, data[at - 6 : at - 4]
+        if (
+            len(data) < head + _HEADER.size
+            or data[end + 1] != HEADER
+            or not data.startswith(channel, end + 2)
+        ):
+            return 0
+        body = head + _SIZE.unpack_from(data, head - 4)[0] + 8
+        size = _HEADER.unpack_from(data, head)[2]
+        stop: int = body + size
+        if not 0 < size <= SMALL or body - head > SMALL or len(data) <= stop:
+            return 0
+        if (
+            data[body - 7] != BODY
+            or not data.startswith(channel, body - 6)
+            or _SIZE.unpack_from(data, body - 4)[0] != size
+        ):
+            return 0
+        if data[body - 8] != END or data[stop] != END:
+            return 0
+        self._method = None
+        self._arrived(data[at:end], data[head : body - 8], data[body:stop])
+        return stop + 1
 
     def _begin(self, head: bytes) -> None:
         if len(head) < _HEADER.size:

@@ -43,13 +43,13 @@ class Inlet:
             raise BrokenStream(f"RabbitMQ numbered a delivery {arrival.tag} where {self._last} was due")
         self._take(arrival)
 
-    def tap(self, kind: int, data: bytes, at: int, end: int) -> bool:
+    def tap(self, kind: int, data: bytes, at: int, end: int) -> int:
         """Take what belongs to deliveries; see, and leave to the client library, that the channel closes."""
-        if self._content.take(kind, data, at, end):
-            return True
+        if taken_to := self._content.take(kind, data, at, end):
+            return taken_to
         if kind == METHOD and data[at : at + 4] == CHANNEL_CLOSE:
             self.acks.close()
-        return False
+        return 0
 
 
 @cache

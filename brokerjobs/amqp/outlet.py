@@ -71,12 +71,12 @@ class Outlet:
         """Return when what was sent has left."""
         await self._writer.drain()
 
-    def tap(self, kind: int, data: bytes, at: int, end: int) -> bool:
+    def tap(self, kind: int, data: bytes, at: int, end: int) -> int:
         """Take verdicts and returned messages; see, and leave to the client library, that the channel closes."""
         if kind == METHOD and data[at : at + 4] == CHANNEL_CLOSE:
             self._unsent.clear()
             self._closed = self._closed or ConnectionError("the channel is closing")
-            return False
+            return 0
         return self._unconfirmed.tap(kind, data, at, end)
 
     def end(self, why: BaseException) -> None:

@@ -54,7 +54,7 @@ class Unconfirmed(Generic[T]):
         self._waiting[self._published] = item, id
         self._by_id[id] = self._published
 
-    def tap(self, kind: int, data: bytes, at: int, end: int) -> bool:
+    def tap(self, kind: int, data: bytes, at: int, end: int) -> int:
         """Take the frames that hold verdicts and returned messages.
 
         Raises:
@@ -67,7 +67,7 @@ class Unconfirmed(Generic[T]):
                     raise BrokenStream("RabbitMQ sent a confirm that is cut off")
                 number, bits = _VERDICT.unpack_from(data, at + 4)
                 self.judge(number, multiple=bits & 1 == 1, error=None if method == ACK else Refused())
-                return True
+                return end + 1
         return self._returns.take(kind, data, at, end)
 
     def judge(self, number: int, *, multiple: bool, error: Exception | None) -> None:

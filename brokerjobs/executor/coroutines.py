@@ -28,7 +28,9 @@ Run = Coroutine[Any, Any, Any]
 _left_behind: set[asyncio.Task[None]] = set()
 
 
-async def within(timeout: float | None, awaitable: Awaitable[Any], what: str, cancellation: Cancellation) -> Any:
+async def within(
+    timeout: float | None, awaitable: Awaitable[Any], what: str, cancellation: Cancellation
+) -> Any:
     """What a coroutine returns, run in this task.
 
     Args:

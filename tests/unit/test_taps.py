@@ -16,7 +16,7 @@ OTHER = frame(METHOD, 1, b"\x00\x0a\x00\x0b")
 def test_frames_that_are_taken_are_a_sign_of_life_now_and_then() -> None:
     async def scenario() -> None:
         reader = TappedReader()
-        reader.taps[7] = lambda *_: True
+        reader.taps[7] = lambda kind, data, at, end: end + 1
         for _ in range(3):
             reader.feed_data(frame(METHOD, 7, b"taken") + OTHER)
         reader.feed_eof()
@@ -40,7 +40,7 @@ def test_without_taps_all_passes_unchanged() -> None:
     ("error", "says"), [(BrokenStream("no frame"), "no frame"), (KeyError("a defect"), "a defect")]
 )
 def test_a_tap_that_cannot_take_its_frame_ends_the_connection(error: Exception, says: str) -> None:
-    def tap(*_: object) -> bool:
+    def tap(*_: object) -> int:
         raise error
 
     async def scenario() -> None:
