@@ -31,8 +31,9 @@ _TAG = Struct(">QB")
 _ANSWER = Struct(">BHI4sQBB")
 
 Tap = Callable[[int, bytes, int, int], int]
-"""Told of a frame of its channel: the kind, all data, and where in them its payload begins and ends. Gives where the next
-frame begins that it has not taken; 0 when it takes nothing."""
+"""Told of a frame of its channel: the kind, all data, and where in them its payload begins and ends.
+
+Gives where the next frame begins that it has not taken; 0 when it takes nothing."""
 
 
 class BrokenStream(ConnectionError):
