@@ -82,6 +82,7 @@ class Lane:
         self._settlement = settlement
         self._slots = slots
         self._freed = freed
+        self._loop = executor.loop
         self.changes = 0  # counts what came and what ended
         self._inbox: deque[tuple[float, Delivery]] = deque()
         self._tasks: dict[asyncio.Task[None], Run | None] = {}
@@ -129,7 +130,7 @@ class Lane:
 
     def _start(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         self._slots.used += 1
-        task = asyncio.create_task(self._contained(delivery, work))
+        task = self._loop.create_task(self._contained(delivery, work))
         self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
@@ -282,7 +283,7 @@ class Lane:
             await work()
         except Exception as error:
             log.error("run failed", queue=self.queue, exc_info=error)
-            run = self._tasks[_this_task()]
+            run = self._tasks[self._this_task()]
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(DEFECT_REST)  # noqa: TID251  (no event tells that a defect is over)
             delivery = run.delivery if run is not None else delivery
@@ -333,7 +334,8 @@ class Lane:
         return run
 
     def _remember(self, run: Run) -> None:
-        self._tasks[_this_task()] = run
+        run.task = self._this_task()
+        self._tasks[run.task] = run
 
     async def _execute(self, run: Run, *, suspect: bool) -> None:
         message, job = run.message, self._label(run.message)
@@ -365,20 +367,19 @@ class Lane:
         except asyncio.CancelledError:
             if not run.cancellation.asked:
                 return Released("the worker is stopping")
-            _this_task().uncancel()
+            self._this_task().uncancel()
             return CANCELLED
         # A cancelled job that could only be told may fail, but is not tried again.
         return CANCELLED if run.cancellation.asked and isinstance(outcome, Retried) else outcome
 
+    def _this_task(self) -> asyncio.Task[Any]:
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        return task
+
     def _label(self, message: Message) -> str:
         job = self.consumer.find(message)
         return job.name if job is not None else OTHER
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome]:

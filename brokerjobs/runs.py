@@ -54,6 +54,7 @@ class Run:
         "message",
         "outcome",
         "settling",
+        "task",
     )
 
     def __init__(self, delivery: Delivery, message: Message, identity: Identity | None = None) -> None:
@@ -61,6 +62,7 @@ class Run:
         self.message = message
         self.identity = identity
         self.outcome: Outcome | None = None  # by which it is settled
+        self.task: asyncio.Task[None] | None = None  # that works on it
         self.settling: asyncio.Task[None] | None = None
         self.has_ended = False
         self.cancellation = Cancellation()

@@ -51,7 +51,7 @@ class Settling:
             await run.settling
             return
         run.outcome = outcome
-        run.settling = asyncio.current_task()
+        run.settling = run.task
         await self._settle(run, outcome)
 
     async def _settle(self, run: Run, outcome: Outcome) -> None:

@@ -24,12 +24,13 @@ from brokerjobs.logs import log
 CANCEL_GRACE = 5.0  # seconds that a coroutine has to end after it was cancelled
 
 Run = Coroutine[Any, Any, Any]
+Loop = asyncio.AbstractEventLoop
 
 _left_behind: set[asyncio.Task[None]] = set()
 
 
 async def within(
-    timeout: float | None, awaitable: Awaitable[Any], what: str, cancellation: Cancellation
+    timeout: float | None, awaitable: Awaitable[Any], what: str, cancellation: Cancellation, loop: Loop
 ) -> Any:
     """What a coroutine returns, run in this task.
 
@@ -38,6 +39,7 @@ async def within(
         awaitable: the coroutine, not yet begun.
         what: its name, for people.
         cancellation: whether one from outside is meant.
+        loop: the one that runs.
 
     Raises:
         JobTimeout: it took longer. One that swallows its cancellation is left behind, in a task of its own.
@@ -45,7 +47,7 @@ async def within(
         Exception: whatever else it raised; what would end the program, or pass for a cancellation, as RuntimeError.
     """
     run: Run = awaitable if type(awaitable) is CoroutineType else _awaited(awaitable)
-    task = this_task()
+    task = this_task(loop)
     began, cancellations = time.monotonic(), task.cancelling()
     try:
         waits_for = run.send(None)
@@ -228,8 +230,8 @@ def too_long(what: str, timeout: float | None) -> str:
     return f"{what} took longer than its timeout of {text(timeout or 0)}"
 
 
-def this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
+def this_task(loop: Loop | None = None) -> asyncio.Task[Any]:
+    task = asyncio.current_task(loop)
     assert task is not None
     return task
 

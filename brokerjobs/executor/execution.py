@@ -69,7 +69,7 @@ class Executor:
         self._unknown_job_tries = unknown_job_tries
         self._max_crashes = max_crashes
         self._senders = senders
-        self._loop = threads.loop
+        self.loop = threads.loop
         self._said_in_place = False
 
     async def start(self) -> None:
@@ -178,7 +178,7 @@ class Executor:
             arguments=arguments,
             deadline=time.monotonic() + job.timeout,
             max_attempts=job.retry.max_attempts,
-            _decide=lambda outcome: _on(self._loop, decide, outcome),
+            _decide=lambda outcome: _on(self.loop, decide, outcome),
             _cancellation=cancellation,
         )
 

@@ -73,7 +73,7 @@ class Runner:
     async def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:
         if job.is_async:
             run = job.function(**context.arguments)
-            return await within(timeout, run, job.name, context._cancellation)
+            return await within(timeout, run, job.name, context._cancellation, self._threads.loop)
         result = await contained(
             self._in_thread(functools.partial(job.function, **context.arguments), timeout, job.name)
         )

@@ -52,7 +52,7 @@ class Threads:
     """
 
     def __init__(self, limit: int) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()  # asked once: it costs a system call (Python 3.11)
         self._limit = limit
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._finished: deque[Call] = deque()
