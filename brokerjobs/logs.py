@@ -15,6 +15,9 @@ FIELDS = ("job", "id", "queue", "attempt", "outcome", "duration")
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("brokerjobs")
 
+_logger = logging.getLogger("brokerjobs")
+_heeds_levels: list[bool] = []  # not where somebody else decides what is written
+
 
 def configure(level: str = "info", format: Literal["auto", "console", "json"] = "auto") -> None:
     """Send log lines to standard error; for programs of ours only: a library must not take over logging."""
@@ -46,6 +49,7 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
             ],
         )
     )
+    _heeds_levels[:] = [True]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING if level in ("debug", "info") else level.upper())
@@ -54,6 +58,11 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
     # The clients log whole frames, hence payloads; what goes wrong with them, we say ourselves.
     for name in ("aiormq", "aio_pika", "pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def hears_info() -> bool:
+    """Whether a line about what went well would be written: to ask costs less than to make it in vain."""
+    return not _heeds_levels or _logger.isEnabledFor(logging.INFO)
 
 
 def name(**fields: object) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.instruments import Level, Tally, Timings
 from brokerjobs.outcome import WORDS
 
 OTHER = "other"
@@ -46,26 +47,34 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.received = Counter(
+        self.received = Tally(
             "brokerjobs_jobs_received",
             "Deliveries, repeated ones included.",
             ["queue", "job"],
-            registry=self.registry,
+            self.registry,
         )
-        self.finished = Counter(
-            "brokerjobs_jobs_finished", "Attempts by how they ended.", ["queue", "job", "outcome"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.duration = Histogram(
-            "brokerjobs_job_duration_seconds", "How long attempts ran.", ["queue", "job"],
-            buckets=_DURATION, registry=self.registry,
-        )  # fmt: skip
-        self.wait = Histogram(
-            "brokerjobs_job_wait_seconds", "From when a job was due to when it started.", ["queue"],
-            buckets=_WAIT, registry=self.registry,
-        )  # fmt: skip
-        self.in_progress = Gauge(
-            "brokerjobs_jobs_in_progress", "Jobs that run now.", ["queue"], registry=self.registry
+        self.finished = Tally(
+            "brokerjobs_jobs_finished",
+            "Attempts by how they ended.",
+            ["queue", "job", "outcome"],
+            self.registry,
+        )
+        self.duration = Timings(
+            "brokerjobs_job_duration_seconds",
+            "How long attempts ran.",
+            ["queue", "job"],
+            self.registry,
+            _DURATION,
+        )
+        self.wait = Timings(
+            "brokerjobs_job_wait_seconds",
+            "From when a job was due to when it started.",
+            ["queue"],
+            self.registry,
+            _WAIT,
+        )
+        self.in_progress = Level(
+            "brokerjobs_jobs_in_progress", "Jobs that run now.", ["queue"], self.registry
         )
         self.slots = Gauge(
             "brokerjobs_worker_slots",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from brokerjobs.logs import log
+from brokerjobs.instruments import Number, Timing
+from brokerjobs.logs import hears_info, log
 from brokerjobs.message import Message
 from brokerjobs.metrics import OTHER, Metrics
-from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
+from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded, word
 
 
 class Records:
@@ -24,9 +24,9 @@ class Records:
         self._metrics = metrics
         self._wait = metrics.wait.labels(queue)
         self._in_progress = metrics.in_progress.labels(queue)
-        self._received: dict[str, Any] = {}
-        self._finished: dict[tuple[str, str], Any] = {}
-        self._durations: dict[str, Any] = {}
+        self._received: dict[str, Number] = {}
+        self._finished: dict[tuple[str, str], Number] = {}
+        self._durations: dict[str, Timing] = {}
         self._log = log.bind(queue=queue)
 
     def received(self, job: str) -> None:
@@ -34,16 +34,16 @@ class Records:
         series = self._received.get(job)
         if series is None:
             series = self._received[job] = self._metrics.received.labels(self._queue, job)
-        series.inc()
+        series.value += 1
 
     def began(self, message: Message) -> None:
         """An attempt began."""
         self._wait.observe(max(0.0, time.time() - message.ready_at))
-        self._in_progress.inc()
+        self._in_progress.value += 1
 
     def ended(self) -> None:
         """It runs no more."""
-        self._in_progress.dec()
+        self._in_progress.value -= 1
 
     def finished(
         self, message: Message, outcome: Outcome, *, job: str = OTHER, duration: float | None = None
@@ -60,7 +60,7 @@ class Records:
         series = self._finished.get((job, how))
         if series is None:
             series = self._finished[job, how] = self._metrics.finished.labels(self._queue, job, how)
-        series.inc()
+        series.value += 1
         if duration is not None:
             durations = self._durations.get(job)
             if durations is None:
@@ -82,6 +82,8 @@ class Records:
         )  # fmt: skip
 
     def _say(self, message: Message, outcome: Outcome, duration: float) -> None:
+        if isinstance(outcome, Succeeded) and not hears_info():
+            return
         fields = {"job": message.job, "id": message.id, "attempt": message.attempt}
         match outcome:
             case Retried():

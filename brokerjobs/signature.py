@@ -61,6 +61,8 @@ class Signature:
             raise ArgumentError(
                 f"{_name(self._function)}{self}: a check of its own raised {type(error).__name__}"
             ) from error
+        if not positional:
+            return named
         return {**dict(zip(self._signature.parameters, positional, strict=False)), **named}
 
     def check(self) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from brokerjobs.metrics import serve
@@ -99,7 +99,7 @@ class Totals(Collector):
         return serve(registry, host, port)
 
 
-def total(instrument: Counter | Gauge) -> int:
+def total(instrument: Collector) -> int:
     """The sum over all labels."""
     return int(
         sum(

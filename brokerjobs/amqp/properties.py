@@ -131,6 +131,8 @@ class _Reader:
         return raw.decode() if raw.isascii() else self._text(raw, name), stop
 
     def _flags(self, at: int) -> tuple[int, int]:
+        if at + _FLAGS.size <= self._end and not self._data[at + 1] & 1:
+            return self._data[at] << 8 | self._data[at + 1], at + _FLAGS.size
         words: list[int] = []
         while not words or words[-1] & 1:  # the last bit tells that more follow
             if at + _FLAGS.size > self._end:

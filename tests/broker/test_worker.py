@@ -548,12 +548,12 @@ async def test_metrics_count_what_happened(client: Client, start_worker: StartWo
     await client.asend_many([welcome.message(True), welcome.message(True), welcome.message(False)])
 
     def counted(outcome: str) -> float:
-        return float(worker.metrics.finished.labels("emails", "emails.welcome", outcome)._value.get())
+        return float(worker.metrics.finished.labels("emails", "emails.welcome", outcome).value)
 
     await eventually_async(lambda: counted("dead") == 1)
     assert (counted("succeeded"), counted("retried")) == (2, 1)
-    assert worker.metrics.received.labels("emails", "emails.welcome")._value.get() == 4
-    assert worker.metrics.in_progress.labels("emails")._value.get() == 0
+    assert worker.metrics.received.labels("emails", "emails.welcome").value == 4
+    assert worker.metrics.in_progress.labels("emails").value == 0
     await eventually_async(
         lambda: worker.metrics.published.labels("confirmed")._value.get() == 2
     )  # the copies

@@ -34,7 +34,7 @@ def counted(jobs: int, *, running: int = 0) -> Metrics:
     metrics = Metrics()
     metrics.prepare("emails", ["emails.welcome"], 10)
     count(metrics, jobs)
-    metrics.in_progress.labels("emails").set(running)
+    metrics.in_progress.labels("emails").value = running
     return metrics
 
 
@@ -96,7 +96,7 @@ def test_later_changes_take_the_place_of_earlier_ones() -> None:
     teller = Teller(metrics.registry)
     totals.take("one", teller.changes())
     count(metrics, 2)
-    metrics.in_progress.labels("emails").set(0)
+    metrics.in_progress.labels("emails").value = 0
     totals.take("one", over_the_pipe(teller.changes()))
 
     sums = summed(totals)
