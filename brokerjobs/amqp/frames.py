@@ -140,7 +140,7 @@ class Content:
         body = head + _SIZE.unpack_from(data, head - 4)[0] + 8
         size = _HEADER.unpack_from(data, head)[2]
         stop: int = body + size
-        if not 0 < size <= SMALL or body - head > SMALL or len(data) <= stop:
+        if not 0 < size <= SMALL or not _HEADER.size <= body - head - 8 <= SMALL or len(data) <= stop:
             return 0
         if (
             data[body - 7] != BODY
