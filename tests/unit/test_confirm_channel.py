@@ -221,9 +221,9 @@ def test_frames_that_are_tapped_pass_by_the_library_and_still_show_that_the_peer
     connection._proto_data_received(IDLE[:3])
     assert (before, connection.taps) == (None, {}), "until it is seen that the stream passes here"
 
-    def tap(_: int, data: bytes, at: int, end: int) -> bool:
+    def tap(_: int, data: bytes, at: int, end: int) -> int:
         taken.append(data[at:end])
-        return True
+        return end + 1
 
     taps = connection.taps
     assert taps is not None
