@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from brokerjobs import payload
@@ -44,7 +44,7 @@ class Runner:
         self._threads = threads
         self._on_abandoned = on_abandoned
 
-    async def run(self, job: Job[..., Any], context: Context, *, timeout: float | None) -> Any:
+    def run(self, job: Job[..., Any], context: Context, *, timeout: float | None) -> Awaitable[Any]:
         """What the function returns, run through the middleware.
 
         Args:
@@ -57,9 +57,9 @@ class Runner:
             Exception: whatever the function or the middleware raised.
         """
         if not self._consumer.middleware:
-            return await self._call(job, context, timeout)
+            return self._call(job, context, timeout)
         call = functools.partial(self._call, job, context, timeout)
-        return await contained(compose(self._consumer.middleware, context, call)())
+        return contained(compose(self._consumer.middleware, context, call)())
 
     async def call_hook(self, hook: Hook, *args: Any) -> None:
         """Call a hook, plain or async, within a deadline; its error is the caller's to judge."""
@@ -70,12 +70,15 @@ class Runner:
         else:
             await contained(self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name))
 
-    async def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:
+    def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Awaitable[Any]:
         if job.is_async:
             run = job.function(**context.arguments)
-            return await within(timeout, run, job.name, context._cancellation, self._threads.loop)
-        result = await contained(
-            self._in_thread(functools.partial(job.function, **context.arguments), timeout, job.name)
+            return within(timeout, run, job.name, context._cancellation, self._threads.loop)
+        return contained(self._call_plain(job, context, timeout))
+
+    async def _call_plain(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:
+        result = await self._in_thread(
+            functools.partial(job.function, **context.arguments), timeout, job.name
         )
         if inspect.iscoroutine(result):
             result.close()
