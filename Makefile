@@ -9,6 +9,7 @@ PYTEST := $(if $(RABBITMQ),RABBITMQ="$(RABBITMQ)") $(BIN)/python -m pytest -n 3 
 INSTALLED := $(VENV)/installed
 CHAOS := $(foreach name,SEED MINUTES JOBS RABBITMQ FAULTS CLUSTER,$(if $($(name)),$(name)="$($(name))"))
 PEERS_INSTALLED := bench/.venv/installed
+FUZZER_INSTALLED := tests/fuzz/.venv/installed
 BENCH := PATH="$(CURDIR)/bench/.venv/bin:$$PATH" $(foreach name,SECTIONS PEERS ROUNDS JOBS WAITING MINUTES RABBITMQ MARKDOWN,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
@@ -60,9 +61,19 @@ $(PEERS_INSTALLED): bench/requirements-peers.txt pyproject.toml .ci/lock.txt .ci
 	  --requirement bench/requirements-peers.txt --editable .
 	@touch $@
 
+fuzz: $(FUZZER_INSTALLED) ## the codec against any bytes, with pamqp as the oracle (MINUTES, TARGETS)
+	@$(foreach name,MINUTES TARGETS,$(if $($(name)),$(name)="$($(name))")) tests/fuzz/.venv/bin/python -m tests.fuzz
+
+$(FUZZER_INSTALLED): tests/fuzz/requirements.txt pyproject.toml .ci/lock.txt .ci/make-venv
+	@sh .ci/make-venv tests/fuzz/.venv
+	@echo "installing brokerjobs and the fuzzer into tests/fuzz/.venv"
+	@tests/fuzz/.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lock.txt \
+	  --requirement tests/fuzz/requirements.txt --editable .
+	@touch $@
+
 lock: $(INSTALLED) ## write the versions that are installed now into .ci/lock.txt
 	@{ echo "# Versions for development and CI; written by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > .ci/lock.txt
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) bench/.venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.venv tests/fuzz/.venv .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

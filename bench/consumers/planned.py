@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 from bench import job
 from bench.adapter import Plan
@@ -29,8 +30,9 @@ async def _count_tasks() -> None:
 
 def consumer_of(queue: str) -> Consumer:
     """With the one job, as the plan's style wants it."""
-    # Not plain: as a user gets it, with priorities where the queue is classic.
-    consumer = Consumer(queue, prefetch=PLAN.prefetch, priorities=not PLAIN)
+    # Not plain: as a user gets it, a quorum queue or, before RabbitMQ 4.3, a classic one with priorities.
+    kind: Any = {"queue_type": "classic", "priorities": False} if PLAIN else {}
+    consumer = Consumer(queue, prefetch=PLAN.prefetch, **kind)
     function = job.arun if PLAN.style == "native" else job.run
     consumer.job(name="run", isolate=PLAN.style == "processes")(function)
     if os.environ.get("BENCH_COUNT_TASKS"):

@@ -24,7 +24,8 @@ class Ours(Adapter):
     title = "brokerjobs"
     package = "brokerjobs"
     settings = (
-        "defaults but for concurrency and --log-level warning; on RabbitMQ before 4.3 a queue with priorities"
+        "defaults but for concurrency and --log-level warning: a quorum queue, before RabbitMQ 4.3 a classic one, "
+        "with priorities"
     )
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native", "threads", "processes")
@@ -103,7 +104,7 @@ class OursPlain(Ours):
     """From a queue without priorities."""
 
     title = "brokerjobs, plain queue"
-    settings = "Consumer(…, priorities=False): a classic queue without priorities"
+    settings = "Consumer(…, queue_type='classic', priorities=False), as the peers' queues are"
     sends: ClassVar[tuple[How, ...]] = ("pipelined",)
     styles: ClassVar[tuple[Style, ...]] = ("native",)
     only_drains = True

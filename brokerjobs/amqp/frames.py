@@ -112,7 +112,7 @@ class Content:
         """A tap; takes only what belongs to such a message, and that in its order.
 
         Raises:
-            BrokenStream: a header that is none, or a body longer than it was said to be.
+            BrokenStream: a header that is none, or not due, or a body longer than it was said to be.
         """
         if data[at : at + 4] != self._wanted if kind == METHOD else self._method is None:
             return 0
@@ -124,8 +124,10 @@ class Content:
             self._method, self._head = data[at:end], None
         elif kind == HEADER:
             self._begin(data[at:end])
-        else:
+        elif kind == BODY:
             self._add(data[at:end])
+        else:
+            raise BrokenStream("RabbitMQ sent a heartbeat within a message")
         return end + 1
 
     def _take_whole(self, data: bytes, at: int, end: int) -> int:
@@ -155,8 +157,8 @@ class Content:
         return stop + 1
 
     def _begin(self, head: bytes) -> None:
-        if len(head) < _HEADER.size:
-            raise BrokenStream("RabbitMQ sent a content header that is cut off")
+        if len(head) < _HEADER.size or self._head is not None:
+            raise BrokenStream("RabbitMQ sent a content header that is cut off, or a second one")
         self._head, self._body = head, []
         self._missing = _HEADER.unpack_from(head)[2]
         if not self._missing:

@@ -171,6 +171,9 @@ def test_one_wrong_byte_is_read_or_refused_and_makes_nothing_up(
         b"\x01\x00\x07\x00\x00\x00\x01\x00\x00",  # no end where it should be
         deliver() + frames.frame(frames.HEADER, CHANNEL, b"\x00\x3c"),
         deliver() + frames.frame(frames.BODY, CHANNEL, b"no header"),
+        deliver() + frames.frame(frames.HEADER, CHANNEL, pack(">HHQH", 60, 0, 2, 0)) * 2,
+        deliver() + frames.frame(frames.HEADER, CHANNEL, pack(">HHQH", 60, 0, 2, 0))
+        + frames.frame(frames.HEARTBEAT, CHANNEL, b"{}"),
         deliver() + frames.frame(frames.HEADER, CHANNEL, pack(">HHQH", 60, 0, 2, 0))
         + frames.frame(frames.BODY, CHANNEL, b"abc"),
     ],
