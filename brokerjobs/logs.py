@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 import structlog
+from pydantic_core import to_json
 
 # What each transition of a job may carry; the job's own lines get the first four by context.
 FIELDS = ("job", "id", "queue", "attempt", "outcome", "duration")
@@ -16,7 +18,6 @@ FIELDS = ("job", "id", "queue", "attempt", "outcome", "duration")
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("brokerjobs")
 
 _logger = logging.getLogger("brokerjobs")
-_heeds_levels: list[bool] = []  # not where somebody else decides what is written
 
 
 def configure(level: str = "info", format: Literal["auto", "console", "json"] = "auto") -> None:
@@ -49,7 +50,6 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
             ],
         )
     )
-    _heeds_levels[:] = [True]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING if level in ("debug", "info") else level.upper())
@@ -62,7 +62,12 @@ def configure(level: str = "info", format: Literal["auto", "console", "json"] = 
 
 def hears_info() -> bool:
     """Whether a line about what went well would be written: to ask costs less than to make it in vain."""
-    return not _heeds_levels or _logger.isEnabledFor(logging.INFO)
+    if _logger.isEnabledFor(logging.INFO):
+        return True
+    processors = structlog.get_config()[
+        "processors"
+    ]  # where others than `configure` decide, levels may mean nothing
+    return bool(processors[:1] != [structlog.stdlib.filter_by_level])
 
 
 def name(**fields: object) -> None:
@@ -107,4 +112,12 @@ def _renderers(console: bool) -> list[structlog.typing.Processor]:
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
+
+
+def _json(line: dict[str, Any], default: Callable[[Any], Any]) -> str:
+    """As `json.dumps` does, at a sixth of the cost; what that cannot write is left to it."""
+    try:
+        return to_json(line, fallback=default).decode()
+    except ValueError:  # half a character, or what holds itself
+        return json.dumps(line, default=default)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from brokerjobs import Consumer, Message, Retry
-from brokerjobs.logs import FIELDS, configure, log
+from brokerjobs.logs import FIELDS, configure, hears_info, log
 from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
 from brokerjobs.records import Records
@@ -61,6 +62,30 @@ def test_line_is_json_with_an_event_and_fields(capsys: pytest.CaptureFixture[str
         "attempt": 2,
         "duration": 0.5,
     }
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
+def test_whatever_a_line_carries_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(format="json")
+
+    log.info("odd", thing=Odd(), half="\ud800", raw=b"\xff", names={1: "ü"}, error=ValueError("x"))
+
+    [line] = read(capsys)
+    assert (line["thing"], line["half"], line["raw"]) == ("<odd>", "\ud800", "b'\\xff'")
+    assert (line["names"], line["error"]) == ({"1": "ü"}, "ValueError('x')")
+
+
+@pytest.mark.parametrize(("level", "heard"), [("debug", True), ("info", True), ("warning", False)])
+def test_whether_a_line_would_be_written_can_be_asked(level: str, heard: bool) -> None:
+    assert hears_info(), "who has not configured it may capture all"
+    configure(level)
+    assert hears_info() == heard
+    with capture_logs():
+        assert hears_info()
 
 
 def test_lines_of_jobs_and_libraries_have_the_same_shape(capsys: pytest.CaptureFixture[str]) -> None:
