@@ -281,16 +281,25 @@ class Lane:
         """Give back what met a defect of ours: it would hold a place of the prefetch until the session ends."""
         try:
             await work()
-        except Exception as error:
-            log.error("run failed", queue=self.queue, exc_info=error)
+        except asyncio.CancelledError as error:
             run = self._tasks[self._this_task()]
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(DEFECT_REST)  # noqa: TID251  (no event tells that a defect is over)
-            delivery = run.delivery if run is not None else delivery
-            if delivery.is_live:
-                self._runs.give_back(run.identity if run is not None else None)
-                with suppress(ConnectionLost):
-                    await delivery.requeue()
+            if run is None or run.cancellation.is_meant:
+                raise
+            await self._give_back(
+                delivery, run, error
+            )  # a job that was left behind has cancelled what it ran in
+        except Exception as error:
+            await self._give_back(delivery, self._tasks[self._this_task()], error)
+
+    async def _give_back(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
+        log.error("run failed", queue=self.queue, exc_info=error)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(DEFECT_REST)  # noqa: TID251  (no event tells that a defect is over)
+        delivery = run.delivery if run is not None else delivery
+        if delivery.is_live:
+            self._runs.give_back(run.identity if run is not None else None)
+            with suppress(ConnectionLost):
+                await delivery.requeue()
 
     async def _process(self, delivery: Delivery) -> None:
         try:

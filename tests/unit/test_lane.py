@@ -1180,3 +1180,22 @@ async def test_delivery_that_met_a_defect_in_an_ended_session_is_left_to_the_bro
     await bench.finish()
 
     assert bench.journal == []
+
+
+async def test_run_that_was_cancelled_by_nobody_outside_goes_back(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by what a job has left behind, while its run is being settled."""
+    monkeypatch.setattr(lane, "DEFECT_REST", 0.0)
+    bench = Bench(threads, publisher=SlowPublisher)
+    assert isinstance(bench.publisher, SlowPublisher)
+    bench.deliver("fail")
+    with capture_logs() as lines:
+        bench.start_all()
+        await bench.publisher.asked.wait()
+        [task] = bench.lane._tasks
+        task.cancel()
+        await bench.finish()
+
+    assert bench.journal == ["requeue"]
+    assert [line["event"] for line in lines] == ["job retried", "run failed"]
