@@ -36,6 +36,7 @@ SECTIONS = {
     "body": growth.body,
     "queues": growth.queues,
     "scaling": drain.scaling,
+    "consumers": drain.consumers,
     "children": lasting.children,
     "soak": lasting.soak,
 }

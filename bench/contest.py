@@ -26,6 +26,7 @@ START_TIMEOUT = 90.0  # seconds from the start of a worker to its first job
 STALL_TIMEOUT = 30.0  # seconds without a job's end after which a worker stands still
 SEND_TIMEOUT = 300.0
 STOP_TIMEOUT = 40.0
+FILLED_AT_ONCE = 100_000
 LOOK = 0.01
 
 
@@ -123,9 +124,10 @@ def send(who: type[Adapter], plan: Plan, order: Order) -> Sent:
 
 
 def fill(who: type[Adapter], plan: Plan, count: int, *, text: int = 150) -> None:
-    """Publish the fastest way that the contestant has."""
+    """Publish the fastest way that the contestant has, in parts: each has its own time."""
     how = next(how for how in ("unconfirmed", "pipelined", "each") if how in who.sends)
-    send(who, plan, Order(how=how, count=count, text=text))
+    for begun in range(0, count, FILLED_AT_ONCE):
+        send(who, plan, Order(how=how, count=min(FILLED_AT_ONCE, count - begun), text=text))
 
 
 class Worker:
@@ -173,6 +175,23 @@ class Worker:
             if time.monotonic() - latest > within:
                 raise OutOfContest(f"it stood still for {within:.0f} s after {done:,} of {count:,} jobs")
             pause.wait(LOOK)
+
+    def wait_processes(self, count: int) -> None:
+        """Wait until so many processes have a job.
+
+        Raises:
+            OutOfContest: it ended, or they do not come.
+        """
+        deadline, pause = time.monotonic() + START_TIMEOUT, Event()
+        while (begun := len(list(self.folder.glob("*.tally")))) < count:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise OutOfContest(f"{begun} of its {count} processes had a job: {self.last_words()}")
+            pause.wait(LOOK)
+
+    def open_gate(self) -> float:
+        """Let the jobs go on that were started with BENCH_GATED; gives when."""
+        (self.folder / job.GO).touch()
+        return time.monotonic()
 
     @property
     def pid(self) -> int:

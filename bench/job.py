@@ -3,6 +3,7 @@
     BENCH_TALLY    folder in which each worker process keeps its tally
     BENCH_SLEEP    seconds that a job sleeps
     BENCH_BURN     rounds of arithmetic that a job does, 1,000,000 being about 50 ms
+    BENCH_GATED    jobs wait until the folder has a file `go`: processes start one after another, and shall begin as one
 
 A tally is a small file in memory: jobs that have ended, when the first began and when the last ended, and how long
 the latest jobs took from their send to their start. All processes of a machine share its monotonic clock.
@@ -19,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+GO = "go"
+LOOK = 0.02  # seconds
 WAITS = 20_000  # of which a process remembers how long each took to start
 _HEAD = struct.Struct("=Qdd")
 _WAIT = struct.Struct("=d")
@@ -99,12 +102,29 @@ def _create(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
-_tally = Tally(Path(os.environ.get("BENCH_TALLY", "/nowhere")))
+class Gate:
+    """Keeps jobs from going on until it is opened."""
+
+    def __init__(self, path: Path, *, shut: bool) -> None:
+        self._path = path
+        self._is_shut = shut
+
+    @property
+    def is_shut(self) -> bool:
+        self._is_shut = self._is_shut and not self._path.exists()
+        return self._is_shut
+
+
+_FOLDER = Path(os.environ.get("BENCH_TALLY", "/nowhere"))
+_gate = Gate(_FOLDER / GO, shut=bool(os.environ.get("BENCH_GATED")))
+_tally = Tally(_FOLDER)
 
 
 async def arun(sent: float, text: str) -> None:
     """The job for those who run coroutines."""
     _tally.begin(sent)
+    while _gate.is_shut:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK)  # noqa: TID251
     if _SLEEP:
         await asyncio.sleep(_SLEEP)  # noqa: TID251  (an I/O-bound job is one that waits)
     _tally.end()
@@ -113,6 +133,8 @@ async def arun(sent: float, text: str) -> None:
 def run(sent: float, text: str) -> None:
     """The job for threads and processes."""
     _tally.begin(sent)
+    while _gate.is_shut:
+        time.sleep(LOOK)  # noqa: TID251
     if _SLEEP:
         time.sleep(_SLEEP)  # noqa: TID251
     if _BURN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -15,6 +14,7 @@ SPEED = Column("jobs/s")
 CPU = Column("CPU s per 10,000", 2)
 MEMORY = Column("PSS MiB")
 SECONDS = Column("seconds", 2)
+CONSUMERS = (1, 4, 16)
 
 
 def measure(
@@ -34,21 +34,21 @@ def measure(
     count = max(10, count // who.fewer)
     bench.stage.empty(plan)
     fill(who, plan, count, text=text)
+    gated = {"BENCH_GATED": "1"} if plan.processes > 1 else {}
     try:
-        with Worker(who, plan, **(environment or {})) as worker:
-            # Processes start one after another: only the second half finds all of them at work.
-            worker.wait_done(1 if plan.processes == 1 else count // 2, within=START_TIMEOUT)
-            seen, since, cpu = worker.done, time.monotonic(), worker.cpu()
+        with Worker(who, plan, **gated, **(environment or {})) as worker:
+            if gated:
+                worker.wait_processes(plan.processes)
+                opened = worker.open_gate()
+            else:
+                worker.wait_done(1, within=START_TIMEOUT)
+            seen, cpu = worker.done, worker.cpu()
             worker.wait_done(count)
             used, memory, tally = worker.cpu() - cpu, worker.pss(), worker.tally
         _see_empty(bench, plan)
     finally:
         bench.stage.empty(plan)
-    counted = tally.done - seen
-    if plan.processes > 1 and not counted:
-        raise OutOfContest("all was over before its processes had begun: give more JOBS")
-    if plan.processes == 1:
-        since, counted = tally.first, tally.done - 1
+    since, counted = (opened, tally.done) if gated else (tally.first, tally.done - 1)
     yield SPEED, counted / (tally.last - since)
     yield SECONDS, tally.last - since
     if seen < count:  # else it was over before anybody looked
@@ -110,7 +110,7 @@ def io(bench: Bench) -> Table:
 def cpu(bench: Bench) -> Table:
     """Jobs that compute, in two processes."""
     count = max(200, bench.jobs // 5)
-    table = Table("cpu", f"{count:,} jobs that compute for about 5 ms, in two processes; the second half is timed",
+    table = Table("cpu", f"{count:,} jobs that compute for about 5 ms, in two processes",
                   [SPEED, CPU, MEMORY], REFERENCE)  # fmt: skip
     entries: list[Entry] = []
     burn = {"BENCH_BURN": "100000"}
@@ -131,14 +131,23 @@ def scaling(bench: Bench) -> Table:
     columns = {count: Column(f"-p {count}, jobs/s") for count in (1, 2)}
     table = Table("scaling", f"{bench.jobs:,} no-op jobs, one worker process and two, prefetch 200 each",
                   [*columns.values(), MEMORY], REFERENCE)  # fmt: skip
-    entries: list[Entry] = [(one.title, partial(_scaled, bench, one, columns)) for one in bench.can("native")]
-    table.note("Of two processes the second half of the jobs is timed: they start one after another.")
-    return bench.measure(table, entries)
+    return bench.measure(
+        table, [(one.title, partial(_scaled, bench, one, columns, 200)) for one in bench.can("native")]
+    )
 
 
-def _scaled(bench: Bench, who: type[Adapter], columns: dict[int, Column]) -> Figures:
+def consumers(bench: Bench) -> Table:
+    """One queue, from which many processes take."""
+    columns = {count: Column(f"{count} consumers, jobs/s") for count in CONSUMERS}
+    table = Table("consumers", f"{bench.jobs:,} no-op jobs of one queue, many worker processes, prefetch 20 each",
+                  [*columns.values(), MEMORY], REFERENCE)  # fmt: skip
+    who = [one for one in bench.can("native") if one.on == "rabbitmq"]
+    return bench.measure(table, [(one.title, partial(_scaled, bench, one, columns, 20)) for one in who])
+
+
+def _scaled(bench: Bench, who: type[Adapter], columns: dict[int, Column], at_once: int) -> Figures:
     for processes, column in columns.items():
-        plan = bench.stage.plan(who, processes=processes)
+        plan = bench.stage.plan(who, processes=processes, at_once=at_once)
         found = dict(measure(bench, who, plan, bench.jobs))
         yield column, found[SPEED]
     yield MEMORY, found[MEMORY]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from bench.adapter import Adapter
+from bench.adapter import Adapter, Plan
 from bench.contest import START_TIMEOUT, Worker, fill
+from bench.contestants.raw_pika import Pika
 from bench.figures import Column, Table
 from bench.sections import REFERENCE, Bench, Figures
 from bench.sections.drain import MEMORY, SPEED, measure
@@ -26,16 +28,22 @@ def backlog(bench: Bench) -> Table:
     who = [one for one in bench.can("native") if one.title == REFERENCE or one.title.startswith("raw")]
     bench.measure(table, [(one.title, partial(_behind, bench, one, columns)) for one in who])
     for one in who:
-        bench.stage.empty(bench.stage.plan(one, tag="backlog"))
+        bench.stage.empty(_long(bench, one))
     return table
+
+
+def _long(bench: Bench, who: type[Adapter]) -> Plan:
+    """Raw clients share a queue: to fill it is what takes time."""
+    plan = bench.stage.plan(who, tag="backlog")
+    return plan if who.title == REFERENCE else replace(plan, queues=("bench-raw-backlog",))
 
 
 def _behind(bench: Bench, who: type[Adapter], columns: dict[int, Column]) -> Figures:
     yield columns[0], dict(measure(bench, who, bench.stage.plan(who), bench.jobs))[SPEED]
-    plan = bench.stage.plan(who, tag="backlog")
-    missing = bench.waiting + bench.jobs - bench.stage.waiting(plan)
-    if missing > 0:
-        fill(who, plan, missing)
+    plan = _long(bench, who)
+    if (missing := bench.waiting + bench.jobs - bench.stage.waiting(plan)) > 0:
+        bench.say(f"backlog: {who.title} waits for {missing:,} messages")
+        fill(who if who.title == REFERENCE else Pika, plan, missing)
     with Worker(who, plan) as worker:
         worker.wait_done(bench.jobs, within=START_TIMEOUT)
         tally = worker.tally

@@ -220,3 +220,11 @@ def test_a_ratio_at_its_floor_is_held() -> None:
 
 def test_each_path_has_a_floor() -> None:
     assert {name.partition(",")[0] for name in IN_MEMORY} == PAIRS.keys()
+
+
+def test_no_job_goes_on_before_the_gate_opens(tmp_path: Path) -> None:
+    gate = job.Gate(tmp_path / job.GO, shut=True)
+    before = gate.is_shut
+    (tmp_path / job.GO).touch()
+
+    assert (before, gate.is_shut, job.Gate(tmp_path / "none", shut=False).is_shut) == (True, False, False)
