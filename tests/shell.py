@@ -102,9 +102,28 @@ class Running:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one has started."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    """The processes that this one has started; without the one that they are forked from, which comes and goes."""
+    return [child for child in _all_children(pid) if not _is_nursery(child)]
+
+
+def nurseries(pid: int) -> list[int]:
+    """Those that children of this process are forked from."""
+    return [child for child in _all_children(pid) if _is_nursery(child)]
+
+
+def _all_children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def _is_nursery(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "nursery\n"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def is_gone(pid: int) -> bool:

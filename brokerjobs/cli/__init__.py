@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -68,6 +68,14 @@ class Verbs(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in sorted(VERBS.items())])
 
 
+def command_of(verb: str) -> click.Command:
+    with absent("rich"):  # structlog loads it for tracebacks that no log of ours shows: 5 MiB of each worker
+        importlib.import_module("brokerjobs.logs")
+    command = importlib.import_module(f"brokerjobs.cli.{VERBS[verb][0]}").command
+    assert isinstance(command, click.Command)
+    return command
+
+
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="brokerjobs")
 def cli() -> None:
@@ -76,6 +84,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line: errors are one line, exit codes are those of docs/cli.md."""
+    if "BROKERJOBS_NURSERY" in os.environ:
+        _be_nursery()
     try:
         result: Any = cli(standalone_mode=False, prog_name="brokerjobs")
     except click.exceptions.Abort:
@@ -101,6 +111,19 @@ def main() -> NoReturn:
         )  # or Python tries once more to write what is left, at its end
         fail(f"cannot write: {error.strerror}", 1)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _be_nursery() -> None:
+    """Fork workers for a parent; returns in each of them."""
+
+    def load() -> None:
+        with suppress(ImportError):
+            importlib.import_module("uvloop")
+        for name in "client", "worker":
+            importlib.import_module(f"brokerjobs.{name}")
+
+    command_of("consume")
+    importlib.import_module("brokerjobs.supervisor.nursery").serve(load)
 
 
 def fail(message: str, code: int) -> NoReturn:

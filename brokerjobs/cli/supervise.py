@@ -13,6 +13,7 @@ from brokerjobs.cli.signals import UNFINISHED, on_signals
 from brokerjobs.logs import log
 from brokerjobs.settings import Settings
 from brokerjobs.supervisor.child import GRACE, Child
+from brokerjobs.supervisor.nursery import Nursery
 from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.supervisor import Ending, Patience, Supervisor
 from brokerjobs.totals import Totals
@@ -27,8 +28,10 @@ def supervise(chosen: Settings, *, burst: bool, start_timeout: float) -> int:
 
 async def _supervise(chosen: Settings, burst: bool, start_timeout: float) -> int:
     totals = Totals()
+    command = [sys.executable, "-m", "brokerjobs", *sys.argv[1:]]
+    nursery = Nursery(command) if chosen.processes > 1 else None
     supervisor = Supervisor(
-        functools.partial(Child, [sys.executable, "-m", "brokerjobs", *sys.argv[1:]]),
+        functools.partial(Child, command, nursery=nursery),
         chosen.processes,
         recycling=Recycling(chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads),
         patience=Patience(start=start_timeout + START_GRACE, drain=chosen.drain_timeout + GRACE),
@@ -46,6 +49,8 @@ async def _supervise(chosen: Settings, burst: bool, start_timeout: float) -> int
     try:
         return _exit_code(await supervisor.run())
     finally:
+        if nursery is not None:
+            nursery.close()
         if server is not None:
             server.shutdown()
             server.server_close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from brokerjobs.logs import log
+from brokerjobs.supervisor.nursery import Forked, Nursery
 from brokerjobs.supervisor.parent import environment
 from brokerjobs.supervisor.report import DRAIN, Report
 
@@ -55,13 +56,18 @@ class Child:
     Args:
         command: starts it.
         heard: called with each of its reports.
+        nursery: forks it instead, if it can.
 
     Raises:
         OSError: the system allows no further process.
     """
 
-    def __init__(self, command: Sequence[str], heard: Callable[[Child, Report], None]) -> None:
-        self._process, self._link = start(command, reports=True, stdin=subprocess.DEVNULL)
+    def __init__(
+        self, command: Sequence[str], heard: Callable[[Child, Report], None], nursery: Nursery | None = None
+    ) -> None:
+        forked = nursery.start() if nursery is not None else None
+        self._process: subprocess.Popen[bytes] | Forked
+        self._process, self._link = forked or start(command, reports=True, stdin=subprocess.DEVNULL)
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._exited = asyncio.Event()
@@ -109,6 +115,7 @@ class Child:
         await self._exited.wait()
         await asyncio.wait({self._reading}, timeout=LAST_WORDS)
         self._reading.cancel()
+        assert self._process.returncode is not None
         return self._process.returncode
 
     async def _read(self) -> None:
