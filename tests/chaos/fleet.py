@@ -97,7 +97,7 @@ class Fleet:
         )
 
     def _consumes(self, member: Member) -> bool:
-        return self.log(member).count('"event": "consuming"') >= max(1, member.children)
+        return self.log(member).count('"event":"consuming"') >= max(1, member.children)
 
     def _is_alive(self, member: Member) -> bool:
         with self._lock:
