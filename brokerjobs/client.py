@@ -156,31 +156,36 @@ class Client:
 
     async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
         """Publish many messages from async code; see `send_many`."""
-        window = asyncio.Semaphore(WINDOW)
+        publisher, timeout = self._publisher(), self.settings.publish_timeout
+        source, failures = enumerate(messages), list[Exception]()
+        results: dict[int, JobHandle | BrokerJobsError] = {}
 
-        async def one(message: Message) -> JobHandle | BrokerJobsError:
+        def take() -> tuple[int, Message] | None:
             try:
-                return await self.asend_message(message)
-            except BrokerJobsError as error:
-                return error
-            finally:
-                window.release()
+                return None if failures else next(source, None)
+            except Exception as error:  # comes out when all before it have ended
+                failures.append(error)
+                return None
 
-        sends, source, failure = [], iter(messages), None
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await window.acquire()
+        async def send_from(taken: tuple[int, Message] | None) -> None:
+            while taken is not None:
+                number, message = taken
                 try:
-                    message = next(source)
-                except StopIteration:
+                    publication = self._route(message)
+                    await publisher.publish(publication, timeout=timeout)
+                    results[number] = _handle(publication)
+                except BrokerJobsError as error:
+                    results[number] = error
+                taken = take()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WINDOW):
+                if (first := take()) is None:
                     break
-                except Exception as error:  # comes out when all before it have ended
-                    failure = error
-                    break
-                sends.append(group.create_task(one(message)))
-        if failure is not None:
-            raise failure
-        return _all_confirmed([send.result() for send in sends])
+                group.create_task(send_from(first))
+        if failures:
+            raise failures[0]
+        return _all_confirmed([results[number] for number in sorted(results)])
 
     # -- endings
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
 
 from aiormq.abc import AbstractChannel
 
@@ -19,6 +20,9 @@ class TryAgain(Exception):
 
 class Nacked(TryAgain):
     """The broker has seen the message, and said no for now."""
+
+
+DOUBTS = (asyncio.CancelledError, TryAgain, *LOST)
 
 
 class Link:
@@ -36,6 +40,32 @@ class Link:
     @property
     def is_usable(self) -> bool:
         return not (self.connection.is_closed or self.channel is None or self.channel.is_closed)
+
+
+class Flight:
+    """One publish, or question, on a link; made by `Links.flight`."""
+
+    __slots__ = ("_link", "_links", "_number", "_was_alone")
+
+    def __init__(self, links: Links, link: Link) -> None:
+        self._links = links
+        self._link = link
+        self._was_alone = link.in_flight == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing else was in flight since it began."""
+        return self._was_alone and self._link.begun == self._number
+
+    def __enter__(self) -> Self:
+        self._link.in_flight += 1
+        self._link.begun = self._number = self._link.begun + 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._links.landed(self._link, error)
 
 
 class Links:
@@ -108,26 +138,21 @@ class Links:
         finally:
             await self._close_all()
 
-    @contextmanager
-    def flight(self, link: Link) -> Iterator[Callable[[], bool]]:
-        """Count what is in flight on a link; gives whether nothing else was meanwhile.
+    def flight(self, link: Link) -> Flight:
+        """Count what is in flight on a link, within the block.
 
         After a doubt (a deadline, a loss) nothing new begins on that link: the client tells returned messages
         apart by their ids alone, so the next publish of an id must not go the same way.
         """
-        was_alone = link.in_flight == 0
-        link.in_flight += 1
-        link.begun = number = link.begun + 1
-        try:
-            yield lambda: was_alone and link.begun == number
-        except (asyncio.CancelledError, TryAgain, *LOST) as error:
-            if not isinstance(error, Nacked):
-                self.retire(link)
-            raise
-        finally:
-            link.in_flight -= 1
-            if link.is_retired and not link.in_flight:
-                self._close_soon(link)
+        return Flight(self, link)
+
+    def landed(self, link: Link, error: BaseException | None) -> None:
+        """One that was in flight is so no more."""
+        if isinstance(error, DOUBTS) and not isinstance(error, Nacked):
+            self.retire(link)
+        link.in_flight -= 1
+        if link.is_retired and not link.in_flight:
+            self._close_soon(link)
 
     def retire(self, link: Link) -> None:
         """Let nothing begin on this link any more; it closes when all in flight have their verdicts."""

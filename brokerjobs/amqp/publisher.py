@@ -8,8 +8,8 @@ with the same id, until the caller's deadline; then its fate is unknown and says
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -65,7 +65,7 @@ class Publisher:
         self._senders = Senders.of(settings)
         self._links = Links(settings, role)
         self._alone = asyncio.Lock()
-        self._in_flight: dict[str, asyncio.Event] = {}
+        self._in_flight: dict[str, asyncio.Event | None] = {}  # by id, and who waits for its end
 
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish one message and wait for its confirm.
@@ -82,7 +82,7 @@ class Publisher:
         try:
             if (signed := self._senders.signed(publication.message)) is not publication.message:
                 publication = replace(publication, message=signed)
-            await self._publish(publication, asyncio.get_running_loop().time() + timeout)
+            await self._in_turn(publication, asyncio.get_running_loop().time() + timeout)
         except PublishUnknown:
             self._on_published("unknown", publication)
             raise
@@ -108,6 +108,27 @@ class Publisher:
         """Close for good; what waits for a confirm ends, its fate unknown."""
         await self._links.close()
 
+    async def _in_turn(self, publication: Publication, deadline: float) -> None:
+        """Let one publish of an id pass at a time: the client tells returned messages apart by their ids alone."""
+        id = publication.message.id
+        if id in self._in_flight:
+            await self._until_over(id, deadline)
+        self._in_flight[id] = None
+        try:
+            await self._publish(publication, deadline)
+        finally:
+            if (over := self._in_flight.pop(id)) is not None:
+                over.set()
+
+    async def _until_over(self, id: str, deadline: float) -> None:
+        while id in self._in_flight:
+            over = self._in_flight[id] = self._in_flight[id] or asyncio.Event()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await over.wait()
+            except TimeoutError:
+                raise BrokerUnreachable(f"another send of the id {id} has not ended in time") from None
+
     async def _publish(self, publication: Publication, deadline: float) -> None:
         written = False
 
@@ -125,8 +146,7 @@ class Publisher:
                 raise
 
         try:
-            async with self._only_one(publication.message.id, deadline):
-                await self._until(deadline, once)
+            await self._until(deadline, once)
         except _OutOfTime as error:
             if not written:
                 raise BrokerUnreachable(str(error)) from None
@@ -164,7 +184,7 @@ class Publisher:
         """One try on the shared channel; on one of its own when that is closed while others use it too."""
         channel = link.channel
         assert channel is not None
-        with self._links.flight(link) as is_alone:
+        with self._links.flight(link) as flight:
             try:
                 if link.outlet is not None:
                     await self._past_the_client(link.outlet, publication)
@@ -172,7 +192,7 @@ class Publisher:
                     await self._frames(channel, publication)
                 return
             except aiormq.exceptions.ChannelClosed as error:
-                if is_alone():
+                if flight.is_alone:
                     raise self._refusal(error) from None
         # Which of those on the channel did the broker complain of? Each finds out for itself, one at a time.
         async with self._alone:
@@ -217,7 +237,7 @@ class Publisher:
             )
             if outlet.is_crowded:
                 await unless_lost(outlet.room(), None, "publish")
-            await unless_lost(verdict, None, "publish")
+            await verdict
         except Unwritable as error:
             raise PublishRefused(f"{message.job} cannot be written as AMQP: {error}") from None
         except Returned as error:
@@ -249,22 +269,6 @@ class Publisher:
             except aiormq.exceptions.ChannelClosed as error:
                 raise self._refusal(error) from None
         return True
-
-    @asynccontextmanager
-    async def _only_one(self, id: str, deadline: float) -> AsyncIterator[None]:
-        """Let one publish of an id pass at a time: the client tells returned messages apart by their ids alone."""
-        while (busy := self._in_flight.get(id)) is not None:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await busy.wait()
-            except TimeoutError:
-                raise BrokerUnreachable(f"another send of the id {id} has not ended in time") from None
-        done = self._in_flight[id] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._in_flight[id]
-            done.set()
 
 
 def _unroutable(publication: Publication, said: str) -> Unroutable:
