@@ -25,8 +25,9 @@ CHANNEL_CLOSE, CHANNEL_CLOSE_OK = b"\x00\x14\x00\x28", b"\x00\x14\x00\x29"
 SMALL = 4_096 - OVERHEAD
 
 _FRAME = Struct(">BHI")
-_SIZE = Struct(">I")
+_CHANNEL = Struct(">H")
 _HEADER = Struct(">HHQ")
+_HEAD = Struct(">BHIHHQ")  # of a frame, and of the content header in it
 _TAG = Struct(">QB")
 _ANSWER = Struct(">BHI4sQBB")
 
@@ -132,28 +133,29 @@ class Content:
 
     def _take_whole(self, data: bytes, at: int, end: int) -> int:
         """A message whose three frames are here, as is usual; 0 where it is another, or anything is odd about it."""
-        head, channel = end + 8, data[at - 6 : at - 4]
-        if (
-            len(data) < head + _HEADER.size
-            or data[end + 1] != HEADER
-            or not data.startswith(channel, end + 2)
-        ):
+        begin = end + 1
+        if len(data) < begin + _HEAD.size:
             return 0
-        body = head + _SIZE.unpack_from(data, head - 4)[0] + 8
-        size = _HEADER.unpack_from(data, head)[2]
+        kind, channel, head_size, _, _, size = _HEAD.unpack_from(data, begin)
+        body = begin + 7 + head_size + OVERHEAD
         stop: int = body + size
-        if not 0 < size <= SMALL or not _HEADER.size <= body - head - 8 <= SMALL or len(data) <= stop:
-            return 0
         if (
-            data[body - 7] != BODY
-            or not data.startswith(channel, body - 6)
-            or _SIZE.unpack_from(data, body - 4)[0] != size
+            kind != HEADER
+            or not _HEADER.size <= head_size <= SMALL
+            or not 0 < size <= SMALL
+            or stop >= len(data)
         ):
             return 0
-        if data[body - 8] != END or data[stop] != END:
+        if (
+            _FRAME.unpack_from(data, body - 7) != (BODY, channel, size)
+            or data[stop] != END
+            or data[body - 8] != END
+        ):
             return 0
-        self._method = None
-        self._arrived(data[at:end], data[head : body - 8], data[body:stop])
+        if channel != _CHANNEL.unpack_from(data, at - 6)[0]:
+            return 0
+        self._method = self._head = None
+        self._arrived(data[at:end], data[begin + 7 : body - 8], data[body:stop])
         return stop + 1
 
     def _begin(self, head: bytes) -> None:

@@ -31,11 +31,14 @@ _PROPERTIES = tuple(
 )  # fmt: skip
 
 
+_TEXT, _OCTET, _DATE, _HEADERS = "short text", "octet", "date", "table"
+_FORMS = {"headers": _HEADERS, "delivery_mode": _OCTET, "priority": _OCTET, "timestamp": _DATE}
+
+
 @lru_cache(256)  # publishers set few combinations
-def _present(flags: int) -> tuple[tuple[str, bool], ...]:
-    """The properties that are set, and of each whether it is a short string."""
-    others = ("headers", "delivery_mode", "priority", "timestamp")
-    return tuple((name, name not in others) for flag, name in _PROPERTIES if flags & flag)
+def _present(flags: int) -> tuple[tuple[str, str], ...]:
+    """The properties that are set, and of each its form."""
+    return tuple((name, _FORMS.get(name, _TEXT)) for flag, name in _PROPERTIES if flags & flag)
 
 
 _START = Struct(">HHQ")
@@ -111,24 +114,30 @@ class _Reader:
     def properties(self, at: int) -> dict[str, Any]:
         """Those that the flags tell of; the flags of AMQP 0-9-1 fit into the first two bytes of them."""
         found: dict[str, Any] = {}
-        name = "their flags"
+        data, end, name = self._data, self._end, "their flags"
         try:
             flags, at = self._flags(at)
-            for name, is_short_text in _present(flags):
-                if is_short_text:
-                    found[name], at = self._short_text(name, at)
+            for name, form in _present(flags):
+                if at == end:
+                    raise _CutOff
+                if form is _TEXT:
+                    stop = at + 1 + data[at]
+                    if stop > end:
+                        raise _CutOff
+                    raw = data[at + 1 : stop]
+                    found[name] = raw.decode() if raw.isascii() else self._text(raw, name)
+                    at = stop
+                elif form is _OCTET:
+                    found[name] = data[at]
+                    at += 1
+                elif form is _DATE:
+                    found[name], at = self._seconds(at)
                 else:
-                    found[name], at = self._property(name, at)
+                    begin, at = self._span(at, end)
+                    found[name] = self._table(begin, at, "", 0)
         except _CutOff:
             self._note(f"the properties are cut off at {name}")
         return found
-
-    def _short_text(self, name: str, at: int) -> tuple[str, int]:
-        data = self._data
-        if at == self._end or (stop := at + 1 + data[at]) > self._end:
-            raise _CutOff
-        raw = data[at + 1 : stop]
-        return raw.decode() if raw.isascii() else self._text(raw, name), stop
 
     def _flags(self, at: int) -> tuple[int, int]:
         if at + _FLAGS.size <= self._end and not self._data[at + 1] & 1:
@@ -140,18 +149,6 @@ class _Reader:
             words += _FLAGS.unpack_from(self._data, at)
             at += _FLAGS.size
         return words[0], at
-
-    def _property(self, name: str, at: int) -> tuple[Any, int]:
-        if at == self._end:
-            raise _CutOff
-        match name:
-            case "headers":
-                at, end = self._span(at, self._end)
-                return self._table(at, end, "", 0), end
-            case "delivery_mode" | "priority":
-                return self._data[at], at + 1
-            case _:
-                return self._seconds(at)
 
     def _table(self, at: int, end: int, header: str, depth: int) -> dict[str, Any]:
         """Each value under its name; `header` is the header that this table is part of, "" for all of them."""

@@ -98,6 +98,36 @@ def test_messages_are_taken_whole_and_all_else_is_passed_on_unchanged(
     assert passed == b"".join(raw for kind, raw in pieces if kind == "other")
 
 
+@given(
+    pieces=st.lists(
+        st.one_of(
+            bodies.map(message),
+            st.sampled_from([deliver(), message(b"cut off")[:-12], *OTHERS]),
+            st.integers(1, 60).map(lambda most: message(b"x" * 70, part=most)),
+        ),
+        max_size=5,
+    ),
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=3),
+)
+def test_what_comes_at_once_is_what_comes_byte_by_byte(
+    pieces: list[bytes], changes: list[tuple[int, int]]
+) -> None:
+    """Whatever was changed in it: the short way takes nothing else, and refuses nothing else, than the long one."""
+    sent = bytearray(b"".join(pieces))
+    for place, byte in changes:
+        if sent:
+            sent[place % len(sent)] = byte
+
+    def outcome(*cuts: int) -> tuple[object, ...]:
+        stream = Stream()
+        try:
+            return stream.feed(bytes(sent), *cuts), stream.came
+        except BrokenStream:
+            return "broken", stream.came
+
+    assert outcome() == outcome(*range(len(sent)))
+
+
 def _content_of(raw: bytes) -> bytes:
     found = b""
     while raw:
