@@ -39,9 +39,14 @@ class Call:
             self.done.set_result(None)
 
     def outcome(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.result
+        """What the function returned or raised; to be asked once."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.result
+        finally:
+            del error  # it holds its traceback, which holds this frame
 
 
 class Threads:
@@ -106,6 +111,7 @@ class Threads:
             if not self._moved(call, "running", "finished"):
                 return  # abandoned: its successor already works
             self._report(call)
+            del call  # while it waits for the next, a thread holds nothing of the last
 
     def _moved(self, call: Call, before: str, after: Literal["running", "finished"]) -> bool:
         with self._lock:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -74,6 +77,39 @@ async def test_call_gives_its_error_and_the_thread_goes_on(threads: Threads, err
     with pytest.raises(type(error)):
         call.outcome()
     assert await done(threads.submit(lambda: 7)) == [7]
+
+
+class Result(Exception):
+    """Can be referred to weakly."""
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_nothing_holds_what_a_call_gave_once_it_was_asked(threads: Threads, raises: bool) -> None:
+    given: list[weakref.ref[Result]] = []
+
+    def give() -> Result:
+        result = Result()
+        given.append(weakref.ref(result))
+        try:
+            if raises:
+                raise result
+            return result
+        finally:
+            del result  # or its traceback would hold it by this frame
+
+    async def ask() -> None:
+        call = threads.submit(give)
+        async with asyncio.timeout(AMPLE):
+            await call.done
+        with suppress(Result):
+            call.outcome()
+
+    gc.disable()
+    try:
+        await ask()
+        await eventually_async(lambda: given[0]() is None)
+    finally:
+        gc.enable()
 
 
 async def test_call_sees_the_context_of_whoever_submits_it(threads: Threads) -> None:
