@@ -30,7 +30,13 @@ _left_behind: set[asyncio.Task[None]] = set()
 
 
 async def within(
-    timeout: float | None, awaitable: Awaitable[Any], what: str, cancellation: Cancellation, loop: Loop
+    timeout: float | None,
+    awaitable: Awaitable[Any],
+    what: str,
+    cancellation: Cancellation,
+    loop: Loop,
+    *,
+    is_wrapped: bool = False,
 ) -> Any:
     """What a coroutine returns, run in this task.
 
@@ -40,6 +46,8 @@ async def within(
         what: its name, for people.
         cancellation: whether one from outside is meant.
         loop: the one that runs.
+        is_wrapped: whether whoever awaits this may have timeouts of their own, so that a cancellation passes on to
+            them though it is not meant; see `wrapped`.
 
     Raises:
         JobTimeout: it took longer. One that swallows its cancellation is left behind, in a task of its own.
@@ -60,7 +68,31 @@ async def within(
             await _forget_cancellations(task, cancellations)
         raise harmless(error)  # noqa: B904  (it says itself what caused it)
     limit = None if timeout is None else began + timeout - time.monotonic()
-    return await _Waiting(task, run, waits_for, limit, cancellation).end(what, timeout)
+    waiting = _Waiting(task, run, waits_for, limit, cancellation, is_wrapped)
+    del waits_for  # it may come to hold an error, whose traceback holds this frame
+    return await waiting.end(what, timeout)
+
+
+async def wrapped(awaitable: Awaitable[Any], cancellation: Cancellation, loop: Loop) -> Any:
+    """What others return who wrap a coroutine that runs `within`; a cancellation of their own ends here.
+
+    Raises:
+        CancelledError: this task was cancelled from outside, and that was meant.
+        Exception: as `within` does.
+    """
+    task = this_task(loop)
+    cancellations = task.cancelling()
+    try:
+        return await awaitable
+    except GeneratorExit:  # not theirs: the loop has ended under it
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and cancellation.is_meant and task.cancelling():
+            raise
+        raise harmless(error)  # noqa: B904  (it says itself what caused it)
+    finally:
+        if task.cancelling() > cancellations and not cancellation.is_meant:
+            await _forget_cancellations(task, cancellations)
 
 
 class _Waiting:
@@ -72,6 +104,7 @@ class _Waiting:
         waits_for: what it has yielded.
         limit: seconds from now; None for no limit.
         cancellation: whether one from outside is meant.
+        is_wrapped: whether one passes on that is not.
     """
 
     __slots__ = (
@@ -80,6 +113,7 @@ class _Waiting:
         "_is_late",
         "_is_left",
         "_is_told",
+        "_is_wrapped",
         "_ours",
         "_run",
         "_task",
@@ -94,11 +128,13 @@ class _Waiting:
         waits_for: Any,
         limit: float | None,
         cancellation: Cancellation,
+        is_wrapped: bool = False,
     ) -> None:
         self._task = task
         self._run = run
         self._waits_for = waits_for
         self._cancellation = cancellation
+        self._is_wrapped = is_wrapped
         self._is_late = self._is_told = self._is_left = False
         self._ours = 0  # cancellations by the timeout
         self._inner = task.cancelling()  # by the coroutine itself, or before it began
@@ -118,9 +154,11 @@ class _Waiting:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-        is_cancelled = self._is_cancelled
+        is_cancelled = self._is_cancelled or (self._is_left and not self._is_late)
         if self._task.cancelling():
-            await self._take_back(is_cancelled)
+            if self._is_wrapped and isinstance(error, asyncio.CancelledError):
+                is_cancelled = is_cancelled or self._from_outside > 0
+            await self._take_back(is_cancelled or self._is_wrapped)
         try:
             if self._is_left:
                 log.error("job ignores its timeout", job=what, timeout=timeout)
@@ -137,32 +175,68 @@ class _Waiting:
     @property
     def _is_cancelled(self) -> bool:
         """Whether somebody outside wants its end."""
-        return self._cancellation.is_meant and self._task.cancelling() > self._ours + self._inner
+        return self._cancellation.is_meant and self._from_outside > 0
+
+    @property
+    def _from_outside(self) -> int:
+        """Cancellations that are neither the timeout's nor the coroutine's, as far as one can tell."""
+        return self._task.cancelling() - self._ours - self._inner
 
     @coroutine
     def _drive(self) -> Generator[Any, None, Any]:
-        """Run it step by step, as `await` does; between two steps it may be left."""
+        """Run it step by step, as `await` does; between two steps it may be left.
+
+        No variable keeps what holds an error: the error's traceback holds this frame, and so what the job held.
+        """
         run, task = self._run, self._task
         while True:
             step: Callable[[], Any] = partial(run.send, None)
             try:
-                yield self._waits_for
+                if (
+                    isinstance(self._waits_for, asyncio.Future)
+                    and type(self._waits_for) is not asyncio.Future
+                ):
+                    yield from self._wait_apart(self._waits_for)
+                else:
+                    yield self._waits_for
             except GeneratorExit:
                 run.close()
                 raise
             except BaseException as error:
                 if self._is_left:
-                    _leave_behind(run, error)
+                    _leave_behind(run)
                     return None
                 step = partial(run.throw, error)
+            self._waits_for = None
             before = task.cancelling()
             try:
                 self._waits_for = step()
             except StopIteration as end:
                 return end.value
             finally:
+                del step
                 if before or task.cancelling():
                     self._heed_cancellations(before)
+
+    def _wait_apart(self, future: asyncio.Future[Any]) -> Generator[Any, None, None]:
+        """Wait for what need not end when it is cancelled, such as a task, and hear of a cancellation at once."""
+        loop = self._task.get_loop()
+        if future.get_loop() is not loop:
+            yield future  # which the task refuses
+        future._asyncio_future_blocking = False  # as the task does with what it is given
+        while True:
+            waiter = loop.create_future()
+            wake = partial(_wake, waiter)
+            future.add_done_callback(wake)
+            try:
+                yield from waiter
+                return
+            except asyncio.CancelledError as error:
+                if self._is_left or not future.cancel(*error.args):
+                    raise
+                self._tell()
+            finally:
+                future.remove_done_callback(wake)
 
     def _heed_cancellations(self, before: int) -> None:
         """After a step that began with so many: whose are they? One from outside must be obeyed in time."""
@@ -171,17 +245,16 @@ class _Waiting:
             self._inner += now - before
         else:  # `asyncio.timeout` and its like take back what they have asked for
             self._inner = min(self._inner, max(0, now - self._ours))
+        self._tell()
+
+    def _tell(self) -> None:
         if not self._is_told and self._is_cancelled:
             self._is_told = True
             self._after(CANCEL_GRACE, self._leave)
 
-    async def _take_back(self, is_cancelled: bool) -> None:
-        """Leave the task with the cancellations from outside, if they were meant, and with no others."""
-        outside = self._task.cancelling() - self._ours - self._inner if is_cancelled else 0
-        for _ in range(self._task.cancelling() - outside):
-            self._task.uncancel()
-        if not is_cancelled:
-            await _forget_cancellations(self._task, 0)
+    async def _take_back(self, all_but_outside: bool) -> None:
+        """Leave the task with the cancellations from outside, or with none."""
+        await _forget_cancellations(self._task, max(0, self._from_outside) if all_but_outside else 0)
 
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
         if self._timer is not None:
@@ -200,6 +273,11 @@ class _Waiting:
     def _cancel(self) -> None:
         self._ours += 1
         self._task.cancel()
+
+
+def _wake(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def contained(run: Awaitable[Any]) -> Any:
@@ -240,16 +318,16 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _leave_behind(run: Run, error: BaseException) -> None:
+def _leave_behind(run: Run) -> None:
     """Let it go on in a task of its own, whose result nobody asks for."""
-    task = asyncio.get_running_loop().create_task(_go_on(run, error))
+    task = asyncio.get_running_loop().create_task(_go_on(run))
     _left_behind.add(task)
     task.add_done_callback(_left_behind.discard)
 
 
-async def _go_on(run: Run, error: BaseException) -> None:
+async def _go_on(run: Run) -> None:
     with suppress(Exception):  # its end too, which is StopIteration
-        waits_for = run.throw(error)
+        waits_for = run.throw(asyncio.CancelledError())
         await _Waiting(this_task(), run, waits_for, None, Cancellation()).end("", None)
 
 
@@ -257,11 +335,8 @@ async def _forget_cancellations(task: asyncio.Task[Any], keep: int) -> None:
     """Also the one that the task has not been told of yet: whatever it waits for next would be told."""
     while task.cancelling() > keep:
         task.uncancel()
-    try:
+    with suppress(asyncio.CancelledError):  # one from outside comes too late now: it has ended
         await _turn()
-    except asyncio.CancelledError:
-        if task.cancelling() > keep:
-            raise
 
 
 @coroutine

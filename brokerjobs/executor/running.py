@@ -15,7 +15,7 @@ from brokerjobs import payload
 from brokerjobs.consumer import Consumer
 from brokerjobs.context import Context
 from brokerjobs.errors import JobTimeout, UndecodableMessage
-from brokerjobs.executor.coroutines import contained, too_long, within
+from brokerjobs.executor.coroutines import contained, too_long, within, wrapped
 from brokerjobs.executor.threads import Threads
 from brokerjobs.job import Hook, Job
 from brokerjobs.logs import log
@@ -59,7 +59,8 @@ class Runner:
         if not self._consumer.middleware:
             return self._call(job, context, timeout)
         call = functools.partial(self._call, job, context, timeout)
-        return contained(compose(self._consumer.middleware, context, call)())
+        through = compose(self._consumer.middleware, context, call)
+        return wrapped(through(), context._cancellation, self._threads.loop)
 
     async def call_hook(self, hook: Hook, *args: Any) -> None:
         """Call a hook, plain or async, within a deadline; its error is the caller's to judge."""
@@ -73,7 +74,10 @@ class Runner:
     def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Awaitable[Any]:
         if job.is_async:
             run = job.function(**context.arguments)
-            return within(timeout, run, job.name, context._cancellation, self._threads.loop)
+            return within(
+                timeout, run, job.name, context._cancellation, self._threads.loop,
+                is_wrapped=bool(self._consumer.middleware),
+            )  # fmt: skip
         return contained(self._call_plain(job, context, timeout))
 
     async def _call_plain(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 from brokerjobs.context import Cancellation
 from brokerjobs.errors import JobTimeout
 from brokerjobs.executor import coroutines
-from brokerjobs.executor.coroutines import this_task, within
+from brokerjobs.executor.coroutines import this_task, within, wrapped
 from tests.waiting import eventually_async
 
 SHORT = 0.05  # seconds
@@ -234,6 +236,124 @@ async def test_one_that_goes_on_is_left_behind_and_may_end_as_it_likes(
     assert ended[0] is not this_task()
 
 
+async def deaf_until(let_go: asyncio.Event) -> None:
+    while not let_go.is_set():
+        with suppress(asyncio.CancelledError):
+            await let_go.wait()
+
+
+async def test_one_that_waits_for_what_goes_on_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coroutines, "CANCEL_GRACE", SHORT)
+    let_go, ended = asyncio.Event(), []
+
+    async def coroutine() -> None:
+        try:
+            await asyncio.create_task(deaf_until(let_go))
+        finally:
+            ended.append(asyncio.current_task())
+
+    with capture_logs(), pytest.raises(JobTimeout):
+        await asyncio.wait_for(run(coroutine(), SHORT), AMPLE)
+    cancelled = asyncio.create_task(run(coroutine(), is_meant=True))
+    with capture_logs():
+        await after(0)
+        cancelled.cancel()
+        await asyncio.wait({cancelled}, timeout=AMPLE)
+
+    assert cancelled.cancelled()
+    assert await is_undisturbed()
+    let_go.set()
+    await eventually_async(lambda: len(ended) == 2)
+
+
+async def test_what_it_waits_for_is_cancelled_with_it_and_ends_first() -> None:
+    said, began = [], asyncio.Event()
+
+    async def waited_for() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            await after(0)
+            said.append(str(error))
+            raise
+
+    async def coroutine() -> None:
+        try:
+            await asyncio.create_task(waited_for())
+        finally:
+            said.append("ended")
+
+    task = asyncio.create_task(run(coroutine(), is_meant=True))
+    await began.wait()
+    task.cancel("for a reason")
+    await asyncio.wait({task}, timeout=AMPLE)
+
+    assert task.cancelled()
+    assert said == ["for a reason", "ended"]
+
+
+async def test_tasks_that_it_waits_for_give_what_they_gave() -> None:
+    async def fail() -> None:
+        raise KeyError("theirs")
+
+    async def give(value: int) -> int:
+        await after(0)
+        return value
+
+    async def coroutine() -> Any:
+        task = asyncio.create_task(fail())
+        with pytest.raises(KeyError, match="theirs"):
+            await task
+        with pytest.raises(KeyError, match="theirs"):
+            await task
+        return await asyncio.gather(give(7), asyncio.create_task(give(8)))
+
+    assert await run(coroutine()) == [7, 8]
+
+
+async def failing() -> None:
+    def fail(future: asyncio.Future[None]) -> None:
+        future.set_exception(KeyErrorOfOurs())
+
+    def failing_soon() -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(fail, future)
+        return future
+
+    await failing_soon()
+
+
+class KeyErrorOfOurs(KeyError):
+    """Can be referred to weakly."""
+
+
+async def test_errors_hold_nothing_once_they_are_judged() -> None:
+    errors: list[weakref.ref[BaseException]] = []
+
+    async def cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            errors.append(weakref.ref(error))
+            raise
+
+    async def judged(awaitable: Awaitable[Any]) -> None:
+        try:
+            await run(awaitable, SHORT)
+        except Exception as error:
+            errors.append(weakref.ref(error))
+
+    gc.disable()
+    try:
+        for awaitable in cancelled(), failing():
+            await asyncio.create_task(judged(awaitable))
+        assert len(errors) == 3
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()
+
+
 # ---- cancelled from outside
 
 
@@ -321,6 +441,131 @@ async def test_one_that_has_cancelled_itself_before_hears_it_too() -> None:
 
     task = asyncio.create_task(run(coroutine(), is_meant=True))
     await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=AMPLE)
+
+    assert task.cancelled()
+
+
+async def test_one_that_denies_its_cancellation_has_not_succeeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coroutines, "CANCEL_GRACE", SHORT)
+    let_go = asyncio.Event()
+
+    async def coroutine() -> None:
+        with suppress(asyncio.CancelledError):
+            await let_go.wait()
+        await after(0)
+        this_task().uncancel()
+        await deaf_until(let_go)
+
+    task = asyncio.create_task(run(coroutine(), is_meant=True))
+    await after(0)
+    with capture_logs():
+        task.cancel()
+        await asyncio.wait({task}, timeout=AMPLE)
+
+    assert task.cancelled()
+    let_go.set()
+
+
+async def test_one_that_cancels_itself_as_it_ends_disturbs_nobody_else() -> None:
+    began, heard = asyncio.Event(), []
+
+    async def coroutine() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            this_task().cancel()
+
+    async def asked() -> None:
+        with suppress(asyncio.CancelledError):
+            await run(coroutine(), is_meant=True)
+        await after(0)
+        heard.append(this_task().cancelling())
+
+    task = asyncio.create_task(asked())
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=AMPLE)
+
+    assert heard == [1]
+
+
+# ---- wrapped by others
+
+
+async def by_group(call: Awaitable[Any]) -> Any:
+    async def fail() -> None:
+        raise TimeoutError
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            await call
+    except ExceptionGroup:
+        return "late"
+    return None
+
+
+async def by_timeout(call: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(SHORT):
+            return await call
+    except TimeoutError:
+        return "late"
+
+
+async def by_task(call: Awaitable[Any]) -> Any:
+    try:
+        return await asyncio.wait_for(call, SHORT)
+    except TimeoutError:
+        return "late"
+
+
+def run_wrapped(
+    by: Callable[[Awaitable[Any]], Awaitable[Any]], awaitable: Awaitable[Any], cancellation: Cancellation
+) -> Awaitable[Any]:
+    loop = asyncio.get_running_loop()
+    call = within(AMPLE, awaitable, "it", cancellation, loop, is_wrapped=True)
+    return wrapped(by(call), cancellation, loop)
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("by", [by_timeout, by_task, by_group])
+async def test_who_wraps_it_may_end_it(by: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
+    assert await run_wrapped(by, forever(), Cancellation()) == "late"
+    assert await is_undisturbed()
+
+
+async def test_cancelled_from_inside_it_is_an_error_beyond_who_wraps_it() -> None:
+    async def coroutine() -> None:
+        asyncio.get_running_loop().call_soon(this_task().cancel)
+        await asyncio.Event().wait()
+
+    async def swallows(call: Awaitable[Any]) -> str:
+        with suppress(asyncio.CancelledError):
+            await call
+        return "went on"
+
+    async def awaits(call: Awaitable[Any]) -> Any:
+        return await call
+
+    with pytest.raises(RuntimeError, match="cancelled from inside"):
+        await run_wrapped(awaits, coroutine(), Cancellation())
+    assert await is_undisturbed()
+    assert await run_wrapped(swallows, coroutine(), Cancellation()) == "went on"
+    assert await is_undisturbed()
+
+
+async def test_cancellation_from_outside_passes_through_who_wraps_it() -> None:
+    cancellation = Cancellation()
+    task = asyncio.ensure_future(run_wrapped(by_timeout, forever(), cancellation))
+    cancellation.is_meant = True
+    await after(0)
     task.cancel()
     await asyncio.wait({task}, timeout=AMPLE)
 

@@ -18,6 +18,7 @@ import tenacity
 from structlog.testing import capture_logs
 
 from brokerjobs import Consumer, Context, Message, Next, Reject, Retry, RetryLater, current_job
+from brokerjobs.context import Cancellation
 from brokerjobs.delay import LONGEST
 from brokerjobs.executor import Executor, Threads, coroutines, running
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
@@ -539,6 +540,29 @@ async def test_middleware_that_cancels_has_failed(threads: Threads) -> None:
     consumer.job(name="any")(lambda: None)
 
     assert retried(await Executor(consumer, threads).execute(Message(job="emails.any", routing_key="x")))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_middleware_may_time_the_job_out(threads: Threads, waits: bool) -> None:
+    async def soon(context: Context, call_next: Next) -> Any:
+        async with asyncio.timeout(0.02):
+            return await call_next()
+
+    over = threading.Event()
+    consumer = Consumer("emails", middleware=[soon])
+    if waits:
+        consumer.job(name="any")(asyncio.Event().wait)
+    else:
+        consumer.job(name="any")(lambda: over.wait(30) and None)
+    message = Message(job="emails.any", routing_key="x")
+
+    outcome = retried(
+        await Executor(consumer, threads).execute(message, cancellation=Cancellation(is_meant=False))
+    )
+
+    over.set()
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "TimeoutError"
 
 
 # ---- by hand
