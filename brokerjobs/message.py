@@ -170,21 +170,21 @@ class Message:
         wire: dict[str, Any] = {}
         if self.headers:
             wire.update(portable(self.headers))
-        for name, value, absent in (
-            ("attempt", self.attempt, 1),
-            ("generation", self.generation, 0),
-            ("hop", self.hop, 0),
-            ("due", self.due, 0),
-            ("not-before", self.not_before, 0),
-            ("not-after", self.not_after, 0),
-            ("first-at", self.first_at, 0),
-            ("unknown", self.unknown, 0),
-            ("died-at", self.died_at, 0),
-            ("crashes", self.crashes, 0),
-            ("redeliveries", self.redeliveries, 0),
-        ):
-            if value != absent:
-                wire[PREFIX + name] = value
+        numbers = (
+            self.attempt if self.attempt != 1 else 0,
+            self.generation,
+            self.hop,
+            self.due,
+            self.not_before,
+            self.not_after,
+            self.first_at,
+            self.unknown,
+            self.died_at,
+            self.crashes,
+            self.redeliveries,
+        )
+        if any(numbers):
+            wire |= {PREFIX + name: number for name, number in zip(_NUMBERS, numbers, strict=True) if number}
         for name, text in self.marks.items():
             wire[PREFIX + name] = cut(text, _TEXTS.get(name, SHORT_LIMIT))
         return wire or None

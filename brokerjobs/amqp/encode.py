@@ -35,6 +35,7 @@ _FORMS = {
     "user_id": _SHORT_STRING,
     "app_id": _SHORT_STRING,
 }
+_LENGTHS = tuple(bytes((length,)) for length in range(256))
 _FLAGS = {name: 1 << (15 - place) for place, name in enumerate(_FORMS)}
 
 
@@ -84,16 +85,18 @@ def header(properties: Mapping[str, Any], body_size: int) -> bytes:
     flags, parts = 0, [b""]
     for name, form in _FORMS.items():
         value = properties.get(name)
-        if value is not None:
-            flags |= _FLAGS[name]
+        if value is None:
+            continue
+        flags |= _FLAGS[name]
+        if form is _SHORT_STRING:
+            parts.append(_short(name, value))
+        else:
             parts.append(_property(name, form, value))
     parts[0] = _CONTENT.pack(60, 0, body_size, flags)
     return b"".join(parts)
 
 
 def _property(name: str, form: str, value: Any) -> bytes:
-    if form is _SHORT_STRING:
-        return _short(name, value)
     if form is _TABLE:
         return _table(value)
     try:
@@ -106,7 +109,7 @@ def _short(name: str, text: str) -> bytes:
     raw = _utf8(name, text)
     if len(raw) > 255:
         raise Unwritable(f"{name} is longer than 255 bytes")
-    return bytes((len(raw),)) + raw
+    return _LENGTHS[len(raw)] + raw
 
 
 def _utf8(name: str, text: str) -> bytes:
