@@ -160,7 +160,7 @@ def test_a_nack_is_tried_again_and_a_return_is_not(stage: Stage) -> None:
 
 
 FORK_WHILE_LOADING = """
-import importlib.abc, os, sys, threading
+import importlib.abc, os, signal, sys, threading
 from brokerjobs import BrokerUnreachable, Client
 
 class Slow(importlib.abc.MetaPathFinder):
@@ -185,6 +185,7 @@ thread.start()
 loads.wait()
 child = os.fork()
 if child == 0:
+    signal.alarm(20)  # should it hang all the same
     os._exit(send())
 assert os.waitpid(child, 0)[1] == 0
 thread.join()
