@@ -27,9 +27,9 @@ from brokerjobs.supervisor.reporter import Reporter
 if TYPE_CHECKING:
     from brokerjobs.worker import Worker
 
-GARBAGE = (
-    10_000  # objects kept since the last look for garbage, after which Python looks again; it would at 700
-)
+# Objects kept since the last look for garbage, after which Python looks again; and what it would do by itself.
+GARBAGE = 10_000
+PYTHONS_OWN = gc.get_threshold()
 
 
 @click.command()
@@ -151,9 +151,13 @@ async def _consume(
 
 
 def _collect_rarely() -> None:
-    """What was imported stays, and jobs leave little garbage that holds itself: to look for it took a tenth of all."""
+    """What was imported stays, and jobs leave little garbage that holds itself: to look for it took a tenth of all.
+
+    Consumers whose jobs leave much set a threshold of their own when they are imported, which holds.
+    """
     gc.freeze()
-    gc.set_threshold(GARBAGE)
+    if gc.get_threshold() == PYTHONS_OWN:
+        gc.set_threshold(GARBAGE)
 
 
 def _attend(parent: Parent, worker: Worker, metrics: Metrics, chosen: Settings) -> asyncio.Task[None]:
