@@ -264,6 +264,12 @@ class Lane:
         await self._wait_for_runs(LAST_GRACE)
         return len(undecided | held)
 
+    def leave(self) -> None:
+        """The worker ends, and its loop cancels whatever still runs: nothing of that is the jobs' doing."""
+        for run in self._tasks.values():
+            if run is not None:
+                run.cancellation.is_meant = True
+
     async def _wait_for_runs(self, timeout: float) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)

@@ -140,6 +140,8 @@ class Worker:
                 await executor.start()
             return await self._work()
         finally:
+            for lane in self._lanes:
+                lane.leave()
             for consumer, executor in reversed(started):
                 await executor.close()
                 with suppress(ConfigurationError):

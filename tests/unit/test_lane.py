@@ -896,6 +896,24 @@ def test_the_graces_of_a_drain_fit_into_what_is_allowed_beyond_it() -> None:
     assert lane.SETTLE_GRACE + lane.LAST_GRACE + ending < GRACE
 
 
+async def test_run_that_the_end_of_its_worker_cancels_has_not_failed(bench: Bench) -> None:
+    """Without a drain: the worker met what it cannot work with, and its loop ends all tasks."""
+    before = asyncio.all_tasks()
+    bench.deliver("stay")
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 1)
+
+    bench.lane.leave()
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    await eventually_async(lambda: bench.lane.is_idle)
+
+    assert bench.journal == ["requeue"]
+    assert bench.value(
+        "brokerjobs_jobs_finished_total", queue="emails", job="emails.stay", outcome="released"
+    )
+
+
 async def test_drain_of_an_idle_lane_is_nothing(bench: Bench) -> None:
     assert await bench.lane.drain(AMPLE) == 0
 
