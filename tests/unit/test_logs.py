@@ -88,6 +88,18 @@ def test_whether_a_line_would_be_written_can_be_asked(level: str, heard: bool) -
         assert hears_info()
 
 
+def test_line_is_one_line_to_whoever_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where standard error is no UTF-8, and to readers that end lines at other characters too."""
+    configure(format="json")
+    id = "ü \u2028 \x85 \U0001f407"
+
+    log.info("odd", id=id)
+
+    written = capsys.readouterr().err
+    assert written.isascii()
+    assert json.loads(written)["id"] == id
+
+
 def test_lines_of_jobs_and_libraries_have_the_same_shape(capsys: pytest.CaptureFixture[str]) -> None:
     configure(format="json")
 
