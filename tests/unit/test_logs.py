@@ -81,6 +81,7 @@ def test_whatever_a_line_carries_it_is_json(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(("level", "heard"), [("debug", True), ("info", True), ("warning", False)])
 def test_whether_a_line_would_be_written_can_be_asked(level: str, heard: bool) -> None:
+    structlog.reset_defaults()  # other tests in this process may have configured it
     assert hears_info(), "who has not configured it may capture all"
     configure(level)
     assert hears_info() == heard
