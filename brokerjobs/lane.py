@@ -380,6 +380,8 @@ class Lane:
                 cancellation=run.cancellation,
             )
         except asyncio.CancelledError:
+            if not run.cancellation.is_meant:  # by a hook: given back at once it would do so again at once
+                raise
             if not run.cancellation.asked:
                 return Released("the worker is stopping")
             self._this_task().uncancel()

@@ -1217,3 +1217,25 @@ async def test_run_that_was_cancelled_by_nobody_outside_goes_back(
 
     assert bench.journal == ["requeue"]
     assert [line["event"] for line in lines] == ["job retried", "run failed"]
+
+
+async def test_run_that_a_hook_has_cancelled_goes_back_after_a_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would do so again at once."""
+    monkeypatch.setattr(lane, "DEFECT_REST", 0.0)
+
+    @bench.consumer.on_success
+    async def cancel(*_: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    bench.deliver("quick")
+    with capture_logs() as lines:
+        bench.start_all()
+        await bench.finish()
+
+    assert bench.journal == ["requeue"]
+    assert [line["event"] for line in lines] == ["run failed"]
