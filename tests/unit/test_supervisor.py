@@ -458,7 +458,7 @@ async def test_children_that_end_badly_when_told_are_counted(
 
 async def test_child_that_does_not_drain_in_time_is_killed(nursery: Nursery) -> None:
     nursery.obedient = False
-    supervisor = nursery.supervisor(2, patience=Patience(start=60, drain=0.01))
+    supervisor = nursery.supervisor(2, patience=Patience(start=60, drain=0.5))
     async with running(supervisor) as run:
         quick, stuck = await nursery.consuming(0), await nursery.consuming(1)
         supervisor.stop()
