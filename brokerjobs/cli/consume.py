@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from brokerjobs.worker import Worker
 
 # Objects kept since the last look for garbage, after which Python looks again; and what it would do by itself.
-GARBAGE = 10_000
+GARBAGE = 2_000
 PYTHONS_OWN = gc.get_threshold()
 
 
