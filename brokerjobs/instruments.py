@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -27,9 +27,6 @@ class Number:
 
     def inc(self, by: int = 1) -> None:
         self.value += by
-
-    def dec(self) -> None:
-        self.value -= 1
 
 
 class Timing:
@@ -76,30 +73,29 @@ class _Instrument(Collector, Generic[SeriesT]):
         return self.collect()
 
 
-class Tally(_Instrument[Number]):
+class _Numbers(_Instrument[Number]):
+    family: ClassVar[type[CounterMetricFamily | GaugeMetricFamily]]
+
+    def _new(self) -> Number:
+        return Number()
+
+    def collect(self) -> Iterator[Metric]:
+        family = self.family(*self._about, labels=self._labels)
+        for values, series in list(self._series.items()):
+            family.add_metric(values, series.value)
+        yield family
+
+
+class Tally(_Numbers):
     """What only grows."""
 
-    def _new(self) -> Number:
-        return Number()
-
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(*self._about, labels=self._labels)
-        for values, series in list(self._series.items()):
-            family.add_metric(values, series.value)
-        yield family
+    family = CounterMetricFamily
 
 
-class Level(_Instrument[Number]):
+class Level(_Numbers):
     """What rises and falls."""
 
-    def _new(self) -> Number:
-        return Number()
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(*self._about, labels=self._labels)
-        for values, series in list(self._series.items()):
-            family.add_metric(values, series.value)
-        yield family
+    family = GaugeMetricFamily
 
 
 class Timings(_Instrument[Timing]):
