@@ -26,7 +26,7 @@ from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
 from brokerjobs.gate import BROKER, Gate
 from brokerjobs.logs import log
-from brokerjobs.message import Message, decode, salvage
+from brokerjobs.message import Message, salvage
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 from brokerjobs.records import Records
@@ -409,15 +409,9 @@ def _undecodable(delivery: Delivery, error: Exception) -> tuple[Message, Outcome
 
 
 def _read(delivery: Delivery) -> tuple[Message, Identity | None]:
-    """The message, and by what it is recognised; not at all where its id is minted anew with each delivery.
-
-    Raises:
-        UndecodableMessage, or whatever an unforeseen message makes a decoder raise.
-    """
-    properties = delivery.properties
-    message = decode(properties, delivery.body, routing_key=delivery.routing_key)
-    known = identity(message, properties.get("timestamp")) if properties.get("message_id") else None
-    return message, known
+    """The message, and by what it is recognised; not at all where its id is minted anew with each delivery."""
+    message, sent = delivery.read()
+    return message, None if sent is None else identity(message, sent)
 
 
 def _sent_at(run: Run) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from hashlib import blake2b
 
 from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.context import Cancellation
@@ -22,18 +21,20 @@ REMEMBERED_FOR = 1800.0  # seconds, likewise
 # Nothing is owed any more but the acknowledgement.
 FOLLOWED_UP = Succeeded()
 
-Identity = bytes
+Identity = int
 
 
 def identity(message: Message, sent: object) -> Identity:
     """The same for a message delivered again; another for its next attempt, its replay, another body or time.
 
+    It holds in this process only. Of 64 bits, two of all that are remembered are the same by chance less than once in 10^14 times
+    that a message comes again; who publishes cannot bring it about, since Python hashes text with a secret of its own.
+
     Args:
         message: as it was delivered.
-        sent: AMQP's timestamp as it came, or None: users may send an id of their own again on another day.
+        sent: when, as AMQP's timestamp says: users may send an id of their own again on another day.
     """
-    name = f"{message.id}\0{message.generation}\0{message.hop}\0{sent}\0".encode(errors="replace")
-    return blake2b(name + message.body, digest_size=16).digest()
+    return hash((message.id, message.generation, message.hop, sent, message.body))
 
 
 class Run:

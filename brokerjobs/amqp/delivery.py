@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from brokerjobs.amqp import guard
+from brokerjobs.amqp.alike import Alike
 from brokerjobs.amqp.connection import LOST, ConnectionLost, deadline
 from brokerjobs.amqp.frames import read_deliver, read_route
 from brokerjobs.amqp.properties import read_content_header
 from brokerjobs.amqp.wire import from_pamqp, from_wire
-from brokerjobs.message import PROBLEMS
+from brokerjobs.message import PROBLEMS, Message, decode
 
 STEP_TIMEOUT = 15.0  # seconds
 
@@ -32,6 +33,7 @@ class Arrival(Protocol):
     def routing_key(self) -> str: ...
     @property
     def properties(self) -> Mapping[str, Any]: ...
+    def read(self) -> tuple[Message, object]: ...
 
 
 class FromFrames:
@@ -41,13 +43,15 @@ class FromFrames:
         method: the payload of Basic.Deliver.
         head: the payload of the content header.
         body: all of it.
+        alike: knows messages of its queue.
     """
 
-    __slots__ = ("_head", "_properties", "_rest", "body", "redelivered", "tag")
+    __slots__ = ("_alike", "_head", "_properties", "_rest", "body", "redelivered", "tag")
 
-    def __init__(self, method: bytes, head: bytes, body: bytes) -> None:
+    def __init__(self, method: bytes, head: bytes, body: bytes, alike: Alike) -> None:
         self.tag, self.redelivered, self._rest = read_deliver(method)
         self._head = head
+        self._alike = alike
         self.body = body
         self._properties: dict[str, Any] | None = None
 
@@ -67,6 +71,13 @@ class FromFrames:
             if read.problems or not self._rest.isascii():
                 self._tell_problems(read.problems)
         return self._properties
+
+    def read(self) -> tuple[Message, object]:
+        if (message := self._alike.read(self._rest, self._head, self.body)) is not None:
+            return message, message.timestamp
+        message, sent = _read(self)
+        self._alike.learn(self._rest, self._head, message)
+        return message, sent
 
     def _tell_problems(self, of_properties: str) -> None:
         assert self._properties is not None
@@ -114,6 +125,15 @@ class FromClient:
         if problems := guard.problems_of(self._message.delivery, self._message.header.properties):
             found[PROBLEMS] = problems
         return found
+
+    def read(self) -> tuple[Message, object]:
+        return _read(self)
+
+
+def _read(arrival: Arrival) -> tuple[Message, object]:
+    properties = arrival.properties
+    message = decode(properties, arrival.body, routing_key=arrival.routing_key)
+    return message, (properties.get("timestamp") or 0) if properties.get("message_id") else None
 
 
 class Settling(Protocol):
@@ -185,6 +205,14 @@ class Delivery:
     @property
     def properties(self) -> Mapping[str, Any]:
         return self._arrival.properties
+
+    def read(self) -> tuple[Message, object]:
+        """The message, and when it says it was sent; None for that of one without an id, which is minted here.
+
+        Raises:
+            UndecodableMessage: it cannot be read; or whatever an unforeseen message makes a decoder raise.
+        """
+        return self._arrival.read()
 
     @property
     def is_live(self) -> bool:

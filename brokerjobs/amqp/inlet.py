@@ -9,6 +9,7 @@ import pamqp.frame
 from pamqp import body, commands, header
 
 from brokerjobs.amqp.acks import Acks
+from brokerjobs.amqp.alike import Alike
 from brokerjobs.amqp.delivery import FromFrames
 from brokerjobs.amqp.frames import CHANNEL_CLOSE, DELIVER, METHOD, BrokenStream, Content, Splitter, write_ack
 
@@ -34,10 +35,11 @@ class Inlet:
         self.acks = Acks(channel, write, together=together)
         self._content = Content(DELIVER, self._arrived)
         self._take = take
+        self._alike = Alike()
         self._last = 0
 
     def _arrived(self, method: bytes, head: bytes, body: bytes) -> None:
-        arrival = FromFrames(method, head, body)
+        arrival = FromFrames(method, head, body, self._alike)
         self._last += 1
         if arrival.tag != self._last:  # its answer would be that of another message
             raise BrokenStream(f"RabbitMQ numbered a delivery {arrival.tag} where {self._last} was due")

@@ -31,17 +31,23 @@ _PROPERTIES = tuple(
 )  # fmt: skip
 
 
-_TEXT, _OCTET, _DATE, _HEADERS = "short text", "octet", "date", "table"
+TEXT, _OCTET, _DATE, _HEADERS = "short text", "octet", "date", "table"
 _FORMS = {"headers": _HEADERS, "delivery_mode": _OCTET, "priority": _OCTET, "timestamp": _DATE}
 
 
 @lru_cache(256)  # publishers set few combinations
-def _present(flags: int) -> tuple[tuple[str, str], ...]:
+def present(flags: int) -> tuple[tuple[str, str], ...]:
     """The properties that are set, and of each its form."""
-    return tuple((name, _FORMS.get(name, _TEXT)) for flag, name in _PROPERTIES if flags & flag)
+    return tuple((name, _FORMS.get(name, TEXT)) for flag, name in _PROPERTIES if flags & flag)
+
+
+def bits_of(*names: str) -> int:
+    """The flags that tell of these."""
+    return sum(flag for flag, name in _PROPERTIES if name in names)
 
 
 _START = Struct(">HHQ")
+PROPERTIES_AT = _START.size  # bytes of a content header before them
 _FLAGS, _LENGTH, _TIME, _DECIMAL = Struct(">H"), Struct(">I"), Struct(">Q"), Struct(">BI")
 _FIXED = {
     ord(kind): Struct(f">{form}")
@@ -85,7 +91,7 @@ def read_content_header(data: bytes) -> ContentHeader:
     except error:
         raise ValueError("the content header is cut off") from None
     reader = _Reader(data)
-    properties = reader.properties(_START.size)
+    properties = reader.properties(PROPERTIES_AT)
     return ContentHeader(class_id, weight, body_size, properties, reader.problems)
 
 
@@ -117,10 +123,10 @@ class _Reader:
         data, end, name = self._data, self._end, "their flags"
         try:
             flags, at = self._flags(at)
-            for name, form in _present(flags):
+            for name, form in present(flags):
                 if at == end:
                     raise _CutOff
-                if form is _TEXT:
+                if form is TEXT:
                     stop = at + 1 + data[at]
                     if stop > end:
                         raise _CutOff
