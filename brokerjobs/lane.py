@@ -43,6 +43,9 @@ STALE = 60.0  # seconds in the inbox after which a delivery goes back: another w
 DEFECT_REST = 10.0  # seconds before what met a defect of ours goes back: it may meet it again at once
 
 
+Work = Callable[..., Coroutine[Any, Any, None]]
+
+
 class Slots:
     """How many jobs may run at once; lanes in strict order share one."""
 
@@ -64,7 +67,7 @@ class Lane:
         settlement: settles them.
         slots: how many at once.
         metrics: where it counts.
-        freed: called whenever a slot became free.
+        freed: called with the lane whenever one of its slots became free.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Lane:
         settlement: Settlement,
         slots: Slots,
         metrics: Metrics,
-        freed: Callable[[], None],
+        freed: Callable[[Lane], None],
     ) -> None:
         self.consumer = consumer
         self.queue = consumer.queue
@@ -89,7 +92,7 @@ class Lane:
         self._runs = Runs()
         self._tally = Tally()
         self._records = Records(self.queue, metrics)
-        self.gate = Gate(self.queue, consumer.breaker, metrics, freed)
+        self.gate = Gate(self.queue, consumer.breaker, metrics, lambda: freed(self))
         self._settling = Settling(self.queue, settlement, self._runs, self.gate, self._records)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
 
@@ -115,22 +118,20 @@ class Lane:
         return len(self._inbox) + len(self._tasks)
 
     def take(self, delivery: Delivery) -> None:
-        """Take a delivery in; it starts when `start_next` finds a slot."""
+        """Take a delivery in; it starts when `start` finds a slot."""
         self.changes += 1
         if not (delivery.redelivered and self._recognise(delivery)):
             self._inbox.append((time.monotonic(), delivery))
 
-    def start_next(self) -> bool:
-        """Start one waiting delivery if there is one and a slot for it."""
-        if not self._inbox or not self._slots.free or not self.gate.lets_start:
-            return False
-        _, delivery = self._inbox.popleft()
-        self.gate.began(self._start(delivery, lambda: self._process(delivery)))
-        return True
+    def start(self) -> None:
+        """Start what waits, as far as slots are free."""
+        while self._inbox and self._slots.used < self._slots.limit and self.gate.lets_start:
+            _, delivery = self._inbox.popleft()
+            self.gate.began(self._start(delivery, self._process, delivery))
 
-    def _start(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+    def _start(self, delivery: Delivery, work: Work, *args: Any) -> asyncio.Task[None]:
         self._slots.used += 1
-        task = self._loop.create_task(self._contained(delivery, work))
+        task = self._loop.create_task(self._contained(delivery, work, *args))
         self._tasks[task] = None
         task.add_done_callback(self._done)
         return task
@@ -186,7 +187,7 @@ class Lane:
             log.info("job absorbed", **fields, outcome=word(owed))
             run = Run(delivery, message, known)
             self._runs.begin(run)
-            self._start(delivery, lambda: self._settle_only(run, owed))
+            self._start(delivery, self._settle_only, run, owed)
             return True
         if (orphan := self._runs.orphan(known)) is not None:
             self._records.recognised("adopted", self._label(message))
@@ -195,7 +196,7 @@ class Lane:
             return True
         if (held := self._runs.held(known)) is not None:
             before = {task for task, run in self._tasks.items() if run is held}
-            self._start(delivery, lambda: self._take_after(before, delivery))
+            self._start(delivery, self._take_after, before, delivery)
             return True
         return False
 
@@ -223,7 +224,7 @@ class Lane:
         log.warning("queue lost", queue=self.queue, reason=loss.why, **late,
                     hint="running jobs and other queues go on; consuming it again")  # fmt: skip
         self.gate.pause(BROKER, loss.why)
-        self._freed()
+        self._freed(self)
 
     def _held_longest(self) -> dict[str, Any]:
         runs = [run for run in self._tasks.values() if run is not None and run.is_unsettled]
@@ -281,19 +282,18 @@ class Lane:
         if run is not None:
             self._runs.end(run)
         self._slots.used -= 1
-        self._freed()
+        self._freed(self)
 
-    async def _contained(self, delivery: Delivery, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _contained(self, delivery: Delivery, work: Work, *args: Any) -> None:
         """Give back what met a defect of ours: it would hold a place of the prefetch until the session ends."""
         try:
-            await work()
+            await work(*args)
         except asyncio.CancelledError as error:
             run = self._tasks[self._this_task()]
             if run is None or run.cancellation.is_meant:
                 raise
-            await self._give_back(
-                delivery, run, error
-            )  # a job that was left behind has cancelled what it ran in
+            # A job that was left behind has cancelled what it ran in.
+            await self._give_back(delivery, run, error)
         except Exception as error:
             await self._give_back(delivery, self._tasks[self._this_task()], error)
 

@@ -27,8 +27,8 @@ Identity = int
 def identity(message: Message, sent: object) -> Identity:
     """The same for a message delivered again; another for its next attempt, its replay, another body or time.
 
-    It holds in this process only. Of 64 bits, two of all that are remembered are the same by chance less than once in 10^14 times
-    that a message comes again; who publishes cannot bring it about, since Python hashes text with a secret of its own.
+    It holds in this process only. Of 64 bits, two of all that are remembered are the same by chance less than once in
+    10^14 times that a message comes again; no publisher can bring it about, since Python hashes text with a secret.
 
     Args:
         message: as it was delivered.

@@ -11,7 +11,7 @@ from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.errors import BrokerJobsError
 from brokerjobs.gate import Gate
 from brokerjobs.logs import log
-from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried
+from brokerjobs.outcome import Outcome, Released, Succeeded
 from brokerjobs.records import Records
 from brokerjobs.runs import FOLLOWED_UP, Run, Runs
 
@@ -57,13 +57,13 @@ class Settling:
     async def _settle(self, run: Run, outcome: Outcome) -> None:
         owed = outcome
         try:
-            if isinstance(outcome, Retried | DeadLettered):
-                await self._follow_up(run, outcome)
-            if not isinstance(outcome, Released):
+            if isinstance(outcome, Released):
+                self._runs.give_back(run.identity)
+            else:
+                if not isinstance(outcome, Succeeded):
+                    await self._follow_up(run, outcome)
                 owed = FOLLOWED_UP
                 self._runs.owe(run, owed)
-            else:
-                self._runs.give_back(run.identity)
             await self._settlement.settle(run.delivery, outcome)
         except ConnectionLost as error:
             if not isinstance(outcome, Released):

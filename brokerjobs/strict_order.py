@@ -41,8 +41,7 @@ class StrictOrder:
     def start(self) -> None:
         """Start jobs of the first queue that has any, as far as slots are free; look before going further down."""
         for position, lane in enumerate(self._lanes):
-            while lane.start_next():
-                pass
+            lane.start()
             if not lane.has_free_slot or not any(lower.has_waiting for lower in self._lanes[position + 1 :]):
                 return
             if self._may_bring_more(lane):

@@ -42,6 +42,8 @@ def judge(message: Message, *, redelivered: bool, counted: bool | None) -> Verdi
             a message that was moved from another queue brought along. None where nobody knows: then the header
             is believed (RabbitMQ 4.0 to 4.2).
     """
+    if not (message.headers or message.redeliveries or message.crashes or redelivered):
+        return Verdict.RUN
     if counted is None:
         counted = "x-delivery-count" in message.headers
     came_back = max(message.redeliveries, _count_in(message.headers) if counted else 0)

@@ -177,7 +177,7 @@ class Worker:
                 on_abandoned=self._metrics.abandoned.labels(consumer.queue).inc,
             )
             slots = shared if self._strict else Slots(settings.concurrency)
-            lanes.append(Lane(consumer, executor, settlement, slots, self._metrics, self._pump))
+            lanes.append(Lane(consumer, executor, settlement, slots, self._metrics, self._start_in))
         return lanes
 
     async def _call_hooks(self, hooks: list[Hook], executor: Executor, what: str) -> None:
@@ -310,7 +310,7 @@ class Worker:
         def ready(lane: Lane) -> Awaitable[int]:
             return session.ready(lane.queue, self._names.queue(lane.queue))
 
-        return StrictOrder(self._lanes, self._prefetch, ready, self._pump)
+        return StrictOrder(self._lanes, self._prefetch, ready, lambda: self._start_in(self._lanes[0]))
 
     def _prefetch(self, lane: Lane) -> int:
         """As many as run at once: what waits in the inbox could not be overtaken by a higher priority."""
@@ -339,18 +339,16 @@ class Worker:
 
     def _take(self, lane: Lane, delivery: object) -> None:
         lane.take(delivery)  # type: ignore[arg-type]
-        self._pump()
+        self._start_in(lane)
 
-    def _pump(self) -> None:
-        """Start what can start."""
+    def _start_in(self, lane: Lane) -> None:
+        """Start what can start where something has come or ended: each lane has its own slots, but in strict order."""
         if self._stopping.is_set():
             return
         if self._order is not None:
             self._order.start()
-            return
-        for lane in self._lanes:
-            while lane.start_next():
-                pass
+        else:
+            lane.start()
 
     # -- beside the jobs
 

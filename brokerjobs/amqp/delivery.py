@@ -75,7 +75,7 @@ class FromFrames:
     def read(self) -> tuple[Message, object]:
         if (message := self._alike.read(self._rest, self._head, self.body)) is not None:
             return message, message.timestamp
-        message, sent = _read(self)
+        message, sent = read_whole(self)
         self._alike.learn(self._rest, self._head, message)
         return message, sent
 
@@ -127,10 +127,11 @@ class FromClient:
         return found
 
     def read(self) -> tuple[Message, object]:
-        return _read(self)
+        return read_whole(self)
 
 
-def _read(arrival: Arrival) -> tuple[Message, object]:
+def read_whole(arrival: Arrival | Delivery) -> tuple[Message, object]:
+    """What `Delivery.read` gives, from all properties."""
     properties = arrival.properties
     message = decode(properties, arrival.body, routing_key=arrival.routing_key)
     return message, (properties.get("timestamp") or 0) if properties.get("message_id") else None

@@ -27,7 +27,8 @@ SMALL = 4_096 - OVERHEAD
 _FRAME = Struct(">BHI")
 _CHANNEL = Struct(">H")
 _HEADER = Struct(">HHQ")
-_HEAD = Struct(">BHIHHQ")  # of a frame, and of the content header in it
+_HEAD = Struct(">3sIHHQ")  # kind and channel, the size; and the content header
+_BODY = Struct(">B3sI")  # the end of a frame; kind and channel of the next, and its size
 _TAG = Struct(">QB")
 _ANSWER = Struct(">BHI4sQBB")
 
@@ -133,26 +134,20 @@ class Content:
 
     def _take_whole(self, data: bytes, at: int, end: int) -> int:
         """A message whose three frames are here, as is usual; 0 where it is another, or anything is odd about it."""
-        begin = end + 1
+        begin, channel = end + 1, data[at - 6 : at - 4]
         if len(data) < begin + _HEAD.size:
             return 0
-        kind, channel, head_size, _, _, size = _HEAD.unpack_from(data, begin)
+        start, head_size, _, _, size = _HEAD.unpack_from(data, begin)
         body = begin + 7 + head_size + OVERHEAD
         stop: int = body + size
         if (
-            kind != HEADER
+            start != b"\x02" + channel
             or not _HEADER.size <= head_size <= SMALL
             or not 0 < size <= SMALL
             or stop >= len(data)
-        ):
-            return 0
-        if (
-            _FRAME.unpack_from(data, body - 7) != (BODY, channel, size)
             or data[stop] != END
-            or data[body - 8] != END
+            or _BODY.unpack_from(data, body - OVERHEAD) != (END, b"\x03" + channel, size)
         ):
-            return 0
-        if channel != _CHANNEL.unpack_from(data, at - 6)[0]:
             return 0
         self._method = self._head = None
         self._arrived(data[at:end], data[begin + 7 : body - 8], data[body:stop])

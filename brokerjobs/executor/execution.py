@@ -104,9 +104,10 @@ class Executor:
             decide: told a decision that the job takes by hand, on the loop, while it still runs.
             cancellation: lets the job see that somebody asked for its end.
         """
-        if (unverified := self._unverified(message)) is not None:
+        if self._consumer.require_user and (unverified := self._unverified(message)) is not None:
             return unverified
-        if (early_or_late := self._too_early_or_late(message)) is not None:
+        has_times = message.not_after or message.not_before
+        if has_times and (early_or_late := _too_early_or_late(message)) is not None:
             return early_or_late
         job = self._consumer.find(message)
         if job is None:
@@ -135,24 +136,10 @@ class Executor:
 
     def _unverified(self, message: Message) -> Outcome | None:
         required = self._consumer.require_user
-        if not required or self._senders is None:
+        if self._senders is None:
             return None
         refusal = self._senders.refusal(message, required)
         return DeadLettered(reason="unverified", failure=Failure(text=refusal)) if refusal else None
-
-    def _too_early_or_late(self, message: Message) -> Outcome | None:
-        if not (message.not_after or message.not_before):
-            return None
-        now = time.time() * 1000
-        if message.not_after and now > message.not_after:
-            late = text((now - message.not_after) / 1000)
-            return DeadLettered(
-                reason="expired", failure=Failure(text=f"it should have started {late} earlier")
-            )
-        # What has been through the delay levels carries `due` and is never delayed again for this.
-        if message.not_before > now and not message.due:
-            return _wait((message.not_before - now) / 1000, "not_before")
-        return None
 
     def _unknown(self, message: Message) -> Outcome:
         known = ", ".join(self._consumer.jobs) or "none"
@@ -253,6 +240,17 @@ class Executor:
     async def call_hook(self, hook: Hook, *args: Any) -> None:
         """Call a hook, plain or async, within a deadline; its error is the caller's to judge."""
         await self._runner.call_hook(hook, *args)
+
+
+def _too_early_or_late(message: Message) -> Outcome | None:
+    now = time.time() * 1000
+    if message.not_after and now > message.not_after:
+        late = text((now - message.not_after) / 1000)
+        return DeadLettered(reason="expired", failure=Failure(text=f"it should have started {late} earlier"))
+    # What has been through the delay levels carries `due` and is never delayed again for this.
+    if message.not_before > now and not message.due:
+        return _wait((message.not_before - now) / 1000, "not_before")
+    return None
 
 
 def _later(error: RetryLater, began: int) -> Outcome:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from brokerjobs.amqp.connection import ConnectionLost
-from brokerjobs.amqp.delivery import Delivery
+from brokerjobs.amqp.delivery import Delivery, read_whole
+from brokerjobs.message import Message
 from brokerjobs.transport import Publication
 
 
@@ -64,6 +65,9 @@ class FakeDelivery(Delivery):
     @property
     def redelivered(self) -> bool:
         return self._fake[3]
+
+    def read(self) -> tuple[Message, object]:
+        return read_whole(self)
 
     @property
     def is_live(self) -> bool:
