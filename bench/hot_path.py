@@ -30,6 +30,7 @@ from brokerjobs.worker import Worker
 
 PREFETCH = 200
 THREADS = 8
+SMALL_TEXT, LARGE_TEXT = 140, 100_000  # characters
 TIMEOUT = 60.0
 URL = "amqp://guest:guest@localhost/"
 
@@ -54,9 +55,13 @@ class Path(ABC):
 
     Attributes:
         in_threads: whether threads take part, whose steps are not counted.
+        text: characters in each.
+        fewer: so many times fewer jobs are run than was asked for, unless steps are counted.
     """
 
     in_threads: ClassVar[bool] = False
+    text: ClassVar[int] = SMALL_TEXT
+    fewer: ClassVar[int] = 1
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
@@ -88,7 +93,7 @@ def cost(path: type[Path], jobs: int, *, steps: bool = False) -> Cost:
         steps: count these; it makes all else slow, so that the seconds mean nothing.
     """
     logs.configure("error", "json")
-    made = path(jobs)
+    made = path(jobs if steps else max(10, jobs // path.fewer))
     with asyncio.Runner(loop_factory=lambda: Loop(made.broker)) as runner:
         return runner.run(_cost(made, steps=steps))
 
@@ -144,9 +149,13 @@ async def _job(user_id: int, template: str, note: str = "") -> None: ...
 def _plain_job(user_id: int, template: str, note: str = "") -> None: ...
 
 
-def _arguments(jobs: int) -> Iterator[dict[str, Any]]:
-    """Some 200 bytes each, as JSON."""
-    return ({"user_id": number, "template": "welcome", "note": "x" * 140} for number in range(jobs))
+async def _large_job(user_id: int, template: str, note: str, price: float) -> None: ...
+
+
+def _arguments(path: type[Path], jobs: int) -> Iterator[dict[str, Any]]:
+    """Some 200 bytes each, as JSON; or a large text, and a number of the kind that needs a second look."""
+    note = {"note": "x" * path.text, **({"price": 9.5} if path.text > SMALL_TEXT else {})}
+    return ({"user_id": number, "template": "welcome", **note} for number in range(jobs))
 
 
 class Drain(Path):
@@ -158,7 +167,7 @@ class Drain(Path):
     def waiting(self) -> list[Content]:
         self.consumer = Consumer(QUEUE, prefetch=PREFETCH)
         job = self.consumer.job(name="run")(self.function)
-        messages = [job.message(**arguments) for arguments in _arguments(self.jobs)]
+        messages = [job.message(**arguments) for arguments in _arguments(type(self), self.jobs)]
         return [(to_pamqp(message), message.body) for message in messages]
 
     async def begin(self) -> None:
@@ -225,16 +234,31 @@ class RawDrainThreads(RawDrain):
         await message.ack()
 
 
+class LargeDrain(Drain):
+    """The same with large bodies."""
+
+    text, fewer = LARGE_TEXT, 10
+    function = staticmethod(_large_job)
+
+
+class RawLargeDrain(RawDrain, LargeDrain):
+    """aio-pika with large bodies."""
+
+
 class Publish(Path):
     """`asend_many`: from the arguments of a job to its confirm."""
 
+    function: ClassVar[Any] = staticmethod(_job)
+
     async def begin(self) -> None:
         self.client = Client(settings=_settings())
-        self.job = Consumer(QUEUE).job(name="run")(_job)
-        await self.client.asend_message(self.job.message(**next(_arguments(1))))
+        self.job = Consumer(QUEUE).job(name="run")(self.function)
+        await self.client.asend_message(self.job.message(**next(_arguments(type(self), 1))))
 
     async def go(self) -> None:
-        await self.client.asend_many(self.job.message(**arguments) for arguments in _arguments(self.jobs))
+        await self.client.asend_many(
+            self.job.message(**arguments) for arguments in _arguments(type(self), self.jobs)
+        )
 
     async def end(self) -> None:
         await self.client.aclose()
@@ -244,7 +268,7 @@ class PublishEach(Publish):
     """`asend`, one after another."""
 
     async def go(self) -> None:
-        for arguments in _arguments(self.jobs):
+        for arguments in _arguments(type(self), self.jobs):
             await self.client.asend_message(self.job.message(**arguments))
 
 
@@ -256,7 +280,7 @@ class RawPublish(Path):
         await self.client.connect()
 
     async def go(self) -> None:
-        await self.client.pipelined(_arguments(self.jobs))
+        await self.client.pipelined(_arguments(type(self), self.jobs))
 
     async def end(self) -> None:
         await self.client.connection.close()
@@ -266,7 +290,20 @@ class RawPublishEach(RawPublish):
     """aio-pika, one after another."""
 
     async def go(self) -> None:
-        await self.client.each(_arguments(self.jobs))
+        await self.client.each(_arguments(type(self), self.jobs))
+
+
+class LargePublish(Publish):
+    """The same with large bodies."""
+
+    text, fewer = LARGE_TEXT, 10
+    function = staticmethod(_large_job)
+
+
+class RawLargePublish(RawPublish):
+    """aio-pika with large bodies."""
+
+    text, fewer = LARGE_TEXT, 10
 
 
 # By name: brokerjobs, and what it is compared to.
@@ -275,4 +312,6 @@ PAIRS: dict[str, tuple[type[Path], type[Path]]] = {
     "drain-def": (DrainThreads, RawDrainThreads),
     "publish": (Publish, RawPublish),
     "publish-each": (PublishEach, RawPublishEach),
+    "drain-large": (LargeDrain, RawLargeDrain),
+    "publish-large": (LargePublish, RawLargePublish),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import chain
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -15,10 +16,10 @@ JSON = "application/json"
 
 Arguments = tuple[list[Any], dict[str, Any]]
 
-# A number with so large an exponent, or so many digits, may silently become infinite.
-_HUGE_NUMBER = re.compile(rb"\d[eE]\+?\d{3}|\d{200}")
-# What the encoder writes, and `decode` would refuse; in a text it is harmless.
-_MANY_DIGITS = re.compile(rb"\d{4000}")
+# What the encoder writes of a large int, and `decode` would refuse: 4,000 digits in a row are 40 in every hundredth
+# byte. To look for all of them took four times as long as to write a text; a false alarm costs a second look.
+_EVERY = 100
+_MANY_DIGITS = re.compile(rb"\d{40}")
 # The parser's own limit is about 200; what validates and prints nested values is recursive too.
 DEPTH = 64
 # Where a name ends, or a string that looks like it; and whole strings, for a second look.
@@ -47,28 +48,33 @@ def encode(arguments: Any) -> bytes:
         body = to_json(arguments)
     except PydanticSerializationError as error:
         raise NotSerializable(f"the arguments cannot be written as JSON: {error}") from None
-    if _is_doubtful(body) or _brackets(body) > DEPTH:
+    if _holds_many_digits(body) or not (_is_flat(arguments) or _is_shallow(body)):
         _read_again(body)
     return body
 
 
-def _is_doubtful(body: bytes) -> bool:
-    if b"NaN" in body or b"Infinity" in body:
-        return True
-    return len(body) >= 4000 and _MANY_DIGITS.search(body) is not None
+def _holds_many_digits(body: bytes) -> bool:
+    return len(body) >= 4000 and _MANY_DIGITS.search(body[::_EVERY]) is not None
+
+
+def _is_shallow(body: bytes) -> bool:
+    """Whether it has surely no more levels than it may, nor NaN or infinity."""
+    if body.count(b"[") + body.count(b"{") > DEPTH:  # which is no less than the depth
+        return False
+    return b"NaN" not in body and b"Infinity" not in body
 
 
 def _read_again(body: bytes) -> None:
     """Refuse what no worker could decode; parsing every body would cost as much as writing it."""
     try:
-        deep = _depth(from_json(body, allow_inf_nan=False)) > DEPTH
+        _members_checked(from_json(body, allow_inf_nan=False))
+    except UndecodableMessage as error:
+        raise NotSerializable(f"no worker could read the arguments: {error}") from None
     except ValueError as error:
         raise NotSerializable(
             f"the arguments could not be read again as JSON ({error}): it has no word for NaN and infinity, "
             f"and is read to {DEPTH} levels and 4,300 digits"
         ) from None
-    if deep:
-        raise NotSerializable(f"the arguments are nested deeper than {DEPTH} levels")
 
 
 def decode(body: bytes, content_type: str | None, content_encoding: str | None) -> Arguments:
@@ -105,7 +111,7 @@ def _parse(body: bytes) -> Any:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise UndecodableMessage("json", f"the body is not JSON: {error}{_hint(body, str(error))}") from None
-    members = len(value) if _is_flat(value) else _members_checked(value, body)
+    members = len(value) if _is_flat(value) else _members_checked(value)
     if body.count(b":") > members:  # for a name that stands twice, or within a text
         _refuse_double_names(members, body)
     return value
@@ -116,38 +122,30 @@ def _is_flat(value: Any) -> bool:
     return type(value) is dict and _PLAIN.issuperset(map(type, value.values()))
 
 
-def _members_checked(value: Any, body: bytes) -> int:
-    if _brackets(body) > DEPTH and _depth(value) > DEPTH:
-        raise UndecodableMessage("json", f"the body is nested deeper than {DEPTH} levels")
-    if _HUGE_NUMBER.search(body) and _holds_infinity(value):
-        raise UndecodableMessage("json", "the body holds a number too large to represent")
-    return _members(value)
+def _members_checked(value: Any) -> int:
+    """How many names all objects have together; outside of strings the body has a colon for each.
+
+    Level by level: to call a function for each value took several times as long as to parse the body.
+    """
+    members, depth, level = 0, 0, [value]
+    while True:
+        kinds = set(map(type, level))
+        if float in kinds and not all(map(math.isfinite, [found for found in level if type(found) is float])):
+            raise UndecodableMessage("json", "the body holds a number too large to represent")
+        if kinds.isdisjoint((list, dict)):
+            return members
+        depth += 1
+        if depth > DEPTH:
+            raise UndecodableMessage("json", f"the body is nested deeper than {DEPTH} levels")
+        objects = [found for found in level if type(found) is dict]
+        members += sum(map(len, objects))
+        lists = [found for found in level if type(found) is list]
+        level = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, objects))]
 
 
 def _refuse_double_names(members: int, body: bytes) -> None:
     if members < len(_NAME.findall(body)) and members < _STRING.sub(b"", body).count(b":"):
         raise UndecodableMessage("json", f"the name {_double(body)!r} stands twice in one object of the body")
-
-
-def _brackets(body: bytes) -> int:
-    """No less than the depth, and quickly counted."""
-    return body.count(b"[") + body.count(b"{")
-
-
-def _depth(value: Any) -> int:
-    if not isinstance(value, list | dict):
-        return 0
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, inner), default=0)
-
-
-def _members(value: Any) -> int:
-    """How many names all objects have together; outside of strings the body has a colon for each."""
-    if isinstance(value, dict):
-        return len(value) + sum(_members(inner) for inner in value.values() if isinstance(inner, list | dict))
-    if isinstance(value, list):
-        return sum(_members(inner) for inner in value if isinstance(inner, list | dict))
-    return 0
 
 
 def _double(body: bytes) -> str:
@@ -177,17 +175,6 @@ def _hint(body: bytes, parser_says: str) -> str:
     except UnicodeDecodeError:
         return " (it is not UTF-8)"
     return " (it has no word for NaN and infinity)" if _NO_NUMBER.search(body) else ""
-
-
-def _holds_infinity(value: Any) -> bool:
-    match value:
-        case float():
-            return math.isinf(value)
-        case list():
-            return any(map(_holds_infinity, value))
-        case dict():
-            return any(map(_holds_infinity, value.values()))
-    return False
 
 
 def _split(value: Any) -> Arguments:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from brokerjobs import payload
 from brokerjobs.errors import NotSerializable, UndecodableMessage
 from brokerjobs.payload import decode, encode
 
@@ -158,6 +160,20 @@ def test_text_that_looks_like_it_is_sent(value: Any) -> None:
     assert decode(encode({"value": value}), None, None) == ([], {"value": value})
 
 
+@pytest.mark.parametrize("before", [0, 1, 50, 99])
+def test_number_of_too_many_digits_is_found_wherever_it_stands(before: int) -> None:
+    for value in 10**5000, [10**5000]:
+        with pytest.raises(NotSerializable, match="number out of range"):
+            encode({"text": "x" * before, "value": value, "end": "x" * 10_000})
+
+
+def test_large_text_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "from_json", None)
+    words = "NaN, -Infinity, 20261122, [[{{: "
+
+    assert json.loads(encode({"text": words * 4000, "user_id": 7})) == {"text": words * 4000, "user_id": 7}
+
+
 def test_depth_has_one_limit_on_both_sides() -> None:
     deepest = nested(63)  # in the object of arguments
     assert decode(encode({"value": deepest}), None, None) == ([], {"value": deepest})
@@ -165,6 +181,25 @@ def test_depth_has_one_limit_on_both_sides() -> None:
         encode({"value": nested(64)})
     with pytest.raises(UndecodableMessage, match="deeper than 64 levels"):
         decode(json.dumps({"value": mixed(64)}).encode(), None, None)
+
+
+def test_no_call_is_made_for_each_value_of_a_large_body() -> None:
+    rows = [{"id": n, "price": n / 7, "tags": ["a", {"b": n}]} for n in range(1000)]
+    calls = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    body, before = encode({"rows": rows}), sys.getprofile()
+    sys.setprofile(count)
+    try:
+        taken = decode(body, None, None)
+    finally:
+        sys.setprofile(before)
+
+    assert taken == ([], {"rows": rows})
+    assert calls < 100
 
 
 # ---- what is not taken
@@ -188,6 +223,7 @@ def test_depth_has_one_limit_on_both_sides() -> None:
         (b'{"a": -Infinity}', "not JSON"),
         (b'{"a": 1e999}', "number too large to represent"),
         (b'{"a": [{"b": -1E+999}]}', "number too large to represent"),
+        (b'{"a": 1.5, "b": [[], [2.5, "c", 1e999, 3.5]]}', "number too large to represent"),
         (b'{"a": ' + b"1" * 400 + b".5}", "number too large to represent"),
         (b'{"a": ' + b"1" * 300 + b"e99}", "number too large to represent"),
         (b'{"a": ' + b"1" * 5000 + b"}", "number out of range"),
