@@ -274,20 +274,26 @@ class Worker:
         return session
 
     async def _consume_all(self, session: Session) -> None:
-        """Later, a queue that cannot be consumed keeps none of the others from it."""
-        failures = []
-        for lane in self._lanes:
-            try:
-                await (self._consume_again if self._was_connected else self._consume)(session, lane)
-            except BrokerJobsError as error:
-                if not self._was_connected:
-                    raise
-                lane.lose(Loss(str(error)))
-                failures.append(error)
-            else:
-                lane.gate.resume(BROKER)
+        """All at once: one after another, each question would wait behind what the queues before it bring."""
+        begun = (self._begin(session, lane) for lane in self._lanes)
+        failures = [
+            error for error in await asyncio.gather(*begun, return_exceptions=True) if error is not None
+        ]
+        for error in failures:
+            if not (self._was_connected and isinstance(error, BrokerJobsError)):
+                raise error
         if len(failures) == len(self._lanes):
             raise failures[0]
+
+    async def _begin(self, session: Session, lane: Lane) -> None:
+        """Later, a queue that cannot be consumed keeps none of the others from it."""
+        try:
+            await (self._consume_again if self._was_connected else self._consume)(session, lane)
+        except BrokerJobsError as error:
+            if self._was_connected:
+                lane.lose(Loss(str(error)))
+            raise
+        lane.gate.resume(BROKER)
 
     async def _consume_again(self, session: Session, lane: Lane) -> None:
         await provision.ensure(session.connection, [lane.consumer], self._settings)

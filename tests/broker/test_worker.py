@@ -358,6 +358,21 @@ async def test_deleted_queue_is_declared_and_consumed_again_and_the_others_do_no
     assert "the queue was deleted" in lost["reason"]
 
 
+async def test_no_queue_waits_until_another_is_consumed(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ's answer for the second would come after all that the first has brought."""
+    both_asked, consume = asyncio.Barrier(2), Session.consume
+
+    async def consume_together(self: Session, queue: str, name: str, *args: Any, **more: Any) -> None:
+        if name in ("emails", "reports"):
+            await asyncio.wait_for(both_asked.wait(), 10)
+        await consume(self, queue, name, *args, **more)
+
+    monkeypatch.setattr(Session, "consume", consume_together)
+    await start_worker(Consumer("emails"), Consumer("reports"))
+
+
 async def test_queue_that_cannot_be_consumed_keeps_no_other_from_it(
     client: Client, settings: Settings, start_worker: StartWorker, node: PrivateNode, vhost: str, url: str
 ) -> None:
