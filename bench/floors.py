@@ -28,14 +28,14 @@ IN_MEMORY = {
     "drain, CPU": Floor(1.7, goal=4.0),
     "drain, steps": Floor(1.9, goal=4.0),
     "drain-def, CPU": Floor(1.7, goal=4.0),
-    "publish, CPU": Floor(1.8, goal=3.5),
-    "publish, steps": Floor(2.35, goal=3.5),
-    "publish-each, CPU": Floor(1.7),
-    "publish-each, steps": Floor(2.0),
+    "publish, CPU": Floor(4.4),
+    "publish, steps": Floor(4.9),
+    "publish-each, CPU": Floor(2.1),
+    "publish-each, steps": Floor(2.75),
     "drain-large, CPU": Floor(1.3),  # bodies of 100 kB, which the raw client does not check
     "drain-large, steps": Floor(2.0),
-    "publish-large, CPU": Floor(0.8),
-    "publish-large, steps": Floor(2.35),
+    "publish-large, CPU": Floor(1.0),
+    "publish-large, steps": Floor(4.0),
 }
 
 # Beside RabbitMQ, from the processes of `make bench`.

@@ -10,6 +10,7 @@ from typing import Any, Self, Unpack
 from brokerjobs import payload, settings, topology
 from brokerjobs.amqp.blocking import BlockingPublisher
 from brokerjobs.amqp.publisher import Publisher
+from brokerjobs.amqp.stream import Stream
 from brokerjobs.errors import (
     BrokerJobsError,
     ConfigurationError,
@@ -23,8 +24,6 @@ from brokerjobs.metrics import PUBLISH_OUTCOMES, Metrics
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import JobHandle, Publication
-
-WINDOW = 500  # unconfirmed messages of one asend_many
 
 
 class SendManyError(BrokerJobsError):
@@ -150,42 +149,12 @@ class Client:
         """
         refuse_on_loop("client.send_many()", "await client.asend_many(…)")
         sent = self._blocking.publish_many(map(self._routed, messages), timeout=self.settings.publish_timeout)
-        return _all_confirmed(
-            [result if isinstance(result, BrokerJobsError) else _handle(result) for result in sent]
-        )
+        return _all_confirmed(list(sent))
 
     async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
         """Publish many messages from async code; see `send_many`."""
-        publisher, timeout = self._publisher(), self.settings.publish_timeout
-        source, failures = enumerate(messages), list[Exception]()
-        results: dict[int, JobHandle | BrokerJobsError] = {}
-
-        def take() -> tuple[int, Message] | None:
-            try:
-                return None if failures else next(source, None)
-            except Exception as error:  # comes out when all before it have ended
-                failures.append(error)
-                return None
-
-        async def send_from(taken: tuple[int, Message] | None) -> None:
-            while taken is not None:
-                number, message = taken
-                try:
-                    publication = self._route(message)
-                    await publisher.publish(publication, timeout=timeout)
-                    results[number] = _handle(publication)
-                except BrokerJobsError as error:
-                    results[number] = error
-                taken = take()
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(WINDOW):
-                if (first := take()) is None:
-                    break
-                group.create_task(send_from(first))
-        if failures:
-            raise failures[0]
-        return _all_confirmed([results[number] for number in sorted(results)])
+        stream = Stream(self._publisher(), self.settings.publish_timeout)
+        return _all_confirmed(await stream.send(map(self._routed, messages)))
 
     # -- endings
 
@@ -287,8 +256,8 @@ def _handle(publication: Publication) -> JobHandle:
     return JobHandle(publication.message.id, publication.message.job)
 
 
-def _all_confirmed(results: list[JobHandle | BrokerJobsError]) -> list[JobHandle]:
-    handles = [result for result in results if isinstance(result, JobHandle)]
-    if len(handles) < len(results):
-        raise SendManyError(results)
+def _all_confirmed(sent: list[Publication | BrokerJobsError]) -> list[JobHandle]:
+    handles = [_handle(one) for one in sent if not isinstance(one, BrokerJobsError)]
+    if len(handles) < len(sent):
+        raise SendManyError([one if isinstance(one, BrokerJobsError) else _handle(one) for one in sent])
     return handles

@@ -96,6 +96,7 @@ class Job(Hooked, Generic[P, R]):
         self.timeout = timeout
         self.retry = retry
         self.priority = check_priority(priority)
+        self._options = SendOptions(priority=priority)
         self.aliases = aliases
         self.match = match
         self.isolate = isolate
@@ -119,7 +120,7 @@ class Job(Hooked, Generic[P, R]):
             InvalidArguments: if they do not fit the signature.
             NotSerializable: if they cannot be written as JSON.
         """
-        return self._message(args, kwargs, SendOptions(priority=self.priority))
+        return self._message(args, kwargs, self._options)
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         """Publish from ordinary code; returns once the broker has confirmed and kept it.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform
 
 from brokerjobs import delay
@@ -47,6 +48,11 @@ _NUMBERS = (
     "crashes",
     "redeliveries",
 )
+_NO_NUMBERS = (1, *[0] * (len(_NUMBERS) - 1))
+_numbers = attrgetter(*(name.replace("-", "_") for name in _NUMBERS))
+# What else becomes a property: the same in all messages of a job, or each time another.
+_common = attrgetter("job", "priority", "content_type", "content_encoding", "app_id", "user_id")
+_individual = attrgetter("correlation_id", "reply_to")
 # Bytes of each. Together they leave half of HEADERS_LIMIT to the publisher's own headers.
 _TEXTS = {
     "key": SHORT_LIMIT,
@@ -60,6 +66,11 @@ _TEXTS = {
     "user-id": SHORT_LIMIT,
 }
 
+DRAWN = 256  # ids whose random part is drawn together
+_VERSION, _VARIANT = bytes(b & 0x0F | 0x70 for b in range(256)), bytes(b & 0x3F | 0x80 for b in range(256))
+_END = re.compile(r"(.{4})(.{4})(.{12})")
+_ends: list[str] = []
+os.register_at_fork(after_in_child=_ends.clear)  # or parent and child would make the same ids
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -148,6 +159,15 @@ class Message:
         changes = {"hop": self.hop + 1, **changes}
         return replace(self, marks=all_marks, copied_from=self.user_id, user_id="", **changes)
 
+    def alike(self) -> tuple[Any, ...] | None:
+        """What it has in common with all whose properties differ from its own in id and timestamp alone.
+
+        None where it has headers, or other properties of which each message has its own.
+        """
+        if self.headers or self.marks or _numbers(self) != _NO_NUMBERS or _individual(self) != (None, None):
+            return None
+        return _common(self)
+
     def properties(self) -> Properties:
         """The AMQP properties; absent ones are left out."""
         properties: Properties = {
@@ -170,21 +190,13 @@ class Message:
         wire: dict[str, Any] = {}
         if self.headers:
             wire.update(portable(self.headers))
-        numbers = (
-            self.attempt if self.attempt != 1 else 0,
-            self.generation,
-            self.hop,
-            self.due,
-            self.not_before,
-            self.not_after,
-            self.first_at,
-            self.unknown,
-            self.died_at,
-            self.crashes,
-            self.redeliveries,
-        )
-        if any(numbers):
-            wire |= {PREFIX + name: number for name, number in zip(_NUMBERS, numbers, strict=True) if number}
+        numbers = _numbers(self)
+        if numbers != _NO_NUMBERS:
+            wire |= {
+                PREFIX + name: number
+                for name, number, none in zip(_NUMBERS, numbers, _NO_NUMBERS, strict=True)
+                if number not in (none, 0)
+            }
         for name, text in self.marks.items():
             wire[PREFIX + name] = cut(text, _TEXTS.get(name, SHORT_LIMIT))
         return wire or None
@@ -333,12 +345,21 @@ def _priority(value: Any) -> int | None:
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562, section 5.7): sorts by time, tells when it was made."""
-    milliseconds = time.time_ns() // 1_000_000
-    raw = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
-    raw[6] = raw[6] & 0x0F | 0x70
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    milliseconds = f"{time.time_ns() // 1_000_000:012x}"
+    try:
+        end = _ends.pop()
+    except IndexError:
+        end, *more = _draw_ends()
+        _ends.extend(more)
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-{end}"
+
+
+def _draw_ends() -> list[str]:
+    """The ends of many ids: random, but for the digits that tell the kind. Each draw is a system call."""
+    raw = bytearray(os.urandom(10 * DRAWN))
+    raw[::10] = raw[::10].translate(_VERSION)
+    raw[2::10] = raw[2::10].translate(_VARIANT)
+    return ["-".join(parts) for parts in _END.findall(raw.hex())]
 
 
 def _time_in(id: str) -> float:

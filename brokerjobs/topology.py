@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from brokerjobs import delay
@@ -207,6 +208,7 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+@lru_cache(1024)
 def check_routing_key(key: str) -> str:
     """The routing key, if a job may be published with it.
 
@@ -390,6 +392,8 @@ def _words(text: str) -> list[str]:
 
 def route(names: Names, routing_key: str, delay_seconds: float) -> tuple[str, str]:
     """The exchange and routing key for a job published now or to run later."""
+    if not delay_seconds:
+        return names.jobs, routing_key
     count = delay.units(delay_seconds)
     level = delay.entry_level(count)
     if level is None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import ClassVar
 
+import uvloop
+
 from bench.adapter import Adapter, Arguments, How, Plan, Style
 from brokerjobs import Client
 from brokerjobs.errors import UnknownQueue
@@ -74,11 +76,12 @@ class OursAsync(Ours):
     """Sent by `asend` and `asend_many`."""
 
     title = "brokerjobs, asend"
+    settings = "uvloop, as raw aio-pika; asend and asend_many"
     styles: ClassVar[tuple[Style, ...]] = ()
 
     def open(self) -> None:
         super().open()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         with suppress(UnknownQueue):
             self.runner.run(self.client.asend(NOBODY))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -28,6 +31,8 @@ class AioPika(Adapter):
     styles: ClassVar[tuple[Style, ...]] = ("native",)
     forked = True
     coroutines = True
+    key: ClassVar[str] = "{}"
+    priority: ClassVar[int | None] = None
 
     def open(self) -> None:
         self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -37,7 +42,11 @@ class AioPika(Adapter):
         self.connection = await aio_pika.connect_robust(self.plan.url)
         self.channel = await self.connection.channel()
         await self.channel.set_qos(prefetch_count=self.plan.prefetch)
+        await self._declare()
+
+    async def _declare(self) -> None:
         self.queues = [await self.channel.declare_queue(name, durable=True) for name in self.plan.queues]
+        self.exchange = self.channel.default_exchange
 
     def send(self, how: How, jobs: Iterator[Arguments]) -> None:
         self.runner.run(self.pipelined(jobs) if how == "pipelined" else self.each(jobs))
@@ -58,9 +67,10 @@ class AioPika(Adapter):
         message = aio_pika.Message(
             json.dumps(arguments).encode(),
             content_type="application/json",
+            priority=self.priority,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         )
-        await self.channel.default_exchange.publish(message, queue)
+        await self.exchange.publish(message, self.key.format(queue))
 
     def close(self) -> None:
         self.runner.run(self._close())
@@ -85,3 +95,24 @@ class AioPika(Adapter):
     async def _take(message: Any) -> None:
         await job.arun(**json.loads(message.body))
         await message.ack()
+
+
+class AioPikaOurs(AioPika):
+    """Through the exchange of brokerjobs into its kind of queue: tells how much of a difference is RabbitMQ's."""
+
+    title = "raw aio-pika, our queue"
+    settings = "as raw aio-pika, to the exchange and the queue of the first row"
+    sends: ClassVar[tuple[How, ...]] = ("pipelined",)
+    styles: ClassVar[tuple[Style, ...]] = ()
+    key = "{}.run"
+    priority = 4
+
+    def open(self) -> None:
+        os.environ.update(BROKERJOBS_URL=self.plan.url, BROKERJOBS_CONSUMERS="bench.consumers")
+        subprocess.run(
+            [sys.executable, "-m", "brokerjobs", "topology", "apply"], check=True, stdout=subprocess.DEVNULL
+        )
+        super().open()
+
+    async def _declare(self) -> None:
+        self.exchange = await self.channel.get_exchange("jobs")

@@ -41,6 +41,7 @@ class ConfirmChannel:
         self._number: int = channel.channel_number
         self._unsent: list[bytes] = []
         self._size = 0
+        self._envelopes = encode.Envelopes(self._number, connection.frame_max)
         self._taps = _taps_of(connection)
         if self._taps is not None:
             self._taps[self._number] = unconfirmed.tap
@@ -85,10 +86,7 @@ class ConfirmChannel:
 
     def _past_the_library(self, publication: Publication) -> None:
         message = publication.message
-        first = encode.publish(self._number, publication.exchange, publication.routing_key)
-        rest = encode.content(self._number, message.properties(), message.body, self._connection.frame_max)
-        self._unsent.append(first)
-        self._unsent += rest
+        self._unsent += self._envelopes.frames(publication.exchange, publication.routing_key, message)
         self._size += len(message.body)
         if self._size > ENOUGH:
             self.send()
@@ -128,22 +126,24 @@ def _taps_of(connection: Connection) -> dict[int, Tap] | None:
 @cache
 def agrees_with_pika() -> bool:
     """Whether a message is here what it is to the client library that is installed."""
-    properties: dict[str, Any] = {
-        "headers": {"n": 7, "s": "x", "yes": True},
-        "delivery_mode": 2,
-        "message_id": "7",
-        "type": "a.b",
-    }
     try:
-        ours = [encode.publish(3, "jobs", "a.b"), *encode.content(3, properties, b"{}", 4096)]
-        decoded: list[Any] = [pika.frame.decode_frame(frame)[1] for frame in ours]
-        publish, head, content = decoded
-        read = {name: getattr(head.properties, name) for name in properties}
-        return (
-            (publish.method.exchange, publish.method.routing_key, publish.method.mandatory)
-            == ("jobs", "a.b", True)
-            and read == properties
-            and (head.body_size, content.fragment) == (2, b"{}")
-        )
+        return all(map(_agrees_on, encode.SAMPLES))
     except Exception:
         return False
+
+
+def _agrees_on(message: Message) -> bool:
+    data = b"".join(encode.Envelopes(3, 4096).frames("jobs", "a.b", message))
+    decoded: list[Any] = []
+    while data:
+        length, frame = pika.frame.decode_frame(data)
+        decoded.append(frame)
+        data = data[length:]
+    publish, head, content = decoded
+    wanted = message.properties()
+    return (
+        (publish.method.exchange, publish.method.routing_key, publish.method.mandatory)
+        == ("jobs", "a.b", True)
+        and {name: getattr(head.properties, name) for name in wanted} == wanted
+        and (head.body_size, content.fragment) == (len(message.body), message.body)
+    )

@@ -43,7 +43,7 @@ class Link:
 
 
 class Flight:
-    """One publish, or question, on a link; made by `Links.flight`."""
+    """One publish, or question, on a link, from now on until `end`; made by `Links.flight`."""
 
     __slots__ = ("_link", "_links", "_number", "_was_alone")
 
@@ -51,6 +51,12 @@ class Flight:
         self._links = links
         self._link = link
         self._was_alone = link.in_flight == 0
+        link.in_flight += 1
+        link.begun = self._number = link.begun + 1
+
+    def end(self, error: BaseException | None = None) -> None:
+        """It is no more; a doubt retires the link."""
+        self._links.landed(self._link, error)
 
     @property
     def is_alone(self) -> bool:
@@ -58,14 +64,12 @@ class Flight:
         return self._was_alone and self._link.begun == self._number
 
     def __enter__(self) -> Self:
-        self._link.in_flight += 1
-        self._link.begun = self._number = self._link.begun + 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._links.landed(self._link, error)
+        self.end(error)
 
 
 class Links:
@@ -84,6 +88,11 @@ class Links:
         self._opening: asyncio.Task[Link] | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self.closed = asyncio.Event()
+
+    @property
+    def current(self) -> Link | None:
+        """The link to begin on, as far as is known; only `get` makes sure that it is open."""
+        return self._current
 
     async def get(self) -> Link:
         """A link whose channel is open.
@@ -139,7 +148,7 @@ class Links:
             await self._close_all()
 
     def flight(self, link: Link) -> Flight:
-        """Count what is in flight on a link, within the block.
+        """Count what is in flight on a link, within the block or until it is ended.
 
         After a doubt (a deadline, a loss) nothing new begins on that link: the client tells returned messages
         apart by their ids alone, so the next publish of an id must not go the same way.

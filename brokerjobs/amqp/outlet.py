@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+import operator
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pamqp.frame
-from pamqp import body, commands
-from pamqp import header as pamqp_header
 
 from brokerjobs.amqp import encode
 from brokerjobs.amqp.frames import CHANNEL_CLOSE, METHOD
 from brokerjobs.amqp.unconfirmed import Unconfirmed
+from brokerjobs.amqp.wire import to_pamqp
+from brokerjobs.message import Message
 
 CROWDED = 256 * 1024  # bytes that wait to be sent
+ENOUGH = 16 * 1024  # bytes of bodies that are worth a write of their own: RabbitMQ begins on these meanwhile
 
+Tell = Callable[[BaseException | None], None]
 Verdict = asyncio.Future[None]
 """Of a message: None, or raises Returned or Refused, or what has ended the channel before."""
 
@@ -30,37 +34,51 @@ class Outlet:
     """
 
     def __init__(self, channel: int, writer: asyncio.StreamWriter, largest: int) -> None:
-        self._channel = channel
+        self._envelopes = encode.Envelopes(channel, largest)
         self._writer = writer
-        self._largest = largest
         self._loop = asyncio.get_running_loop()
-        self._unconfirmed: Unconfirmed[Verdict] = Unconfirmed(_tell)
+        self._unconfirmed: Unconfirmed[Tell] = Unconfirmed(operator.call)
         self._unsent: list[bytes] = []
+        self._size = 0
         self._closed: BaseException | None = None
 
-    def publish(self, exchange: str, routing_key: str, properties: dict[str, Any], body: bytes) -> Verdict:
-        """Send one message, mandatory; what is sent in one turn of the loop leaves in one write.
+    @property
+    def is_open(self) -> bool:
+        """Whether it sends what is published."""
+        return self._closed is None
 
-        Args:
-            exchange, routing_key: where to.
-            properties: with a `message_id`, of which no other may be under way here.
-            body: all of it.
+    def publish(self, exchange: str, routing_key: str, message: Message) -> Verdict:
+        """Send one message, as `send` does; gives its verdict.
 
         Raises:
             Unwritable: AMQP has no form for it; nothing was sent.
         """
-        first = encode.publish(self._channel, exchange, routing_key)
-        rest = encode.content(self._channel, properties, body, self._largest)
         verdict: Verdict = self._loop.create_future()
+        self.send(exchange, routing_key, message, partial(_settle, verdict))
+        return verdict
+
+    def send(self, exchange: str, routing_key: str, message: Message, tell: Tell) -> None:
+        """Send one message, mandatory; small ones of one turn of the loop leave together.
+
+        Args:
+            exchange, routing_key: where to.
+            message: no other of its id may be under way here.
+            tell: told once of its verdict.
+
+        Raises:
+            Unwritable: AMQP has no form for it; nothing was sent.
+        """
+        frames = self._envelopes.frames(exchange, routing_key, message)
         if self._closed is not None:
-            verdict.set_exception(self._closed)
-            return verdict
-        self._unconfirmed.add(verdict, properties["message_id"])
+            tell(self._closed)
+            return
+        self._unconfirmed.add(tell, message.id)
         if not self._unsent:
             self._loop.call_soon(self._send)
-        self._unsent.append(first)
-        self._unsent += rest
-        return verdict
+        self._unsent += frames
+        self._size += len(message.body)
+        if self._size > ENOUGH:
+            self._send()
 
     @property
     def is_crowded(self) -> bool:
@@ -83,16 +101,16 @@ class Outlet:
         """The channel is closed: nothing more is sent, and what waits for its verdict has none."""
         self._closed = why
         self._unsent.clear()
-        for verdict in self._unconfirmed.clear():
-            _tell(verdict, why)
+        for tell in self._unconfirmed.clear():
+            tell(why)
 
     def _send(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        unsent, self._unsent, self._size = self._unsent, [], 0
         if unsent and not self._writer.is_closing():
             self._writer.write(b"".join(unsent))
 
 
-def _tell(verdict: Verdict, error: BaseException | None) -> None:
+def _settle(verdict: Verdict, error: BaseException | None) -> None:
     if verdict.done():  # nobody waits any more
         return
     if error is None:
@@ -105,28 +123,22 @@ def _tell(verdict: Verdict, error: BaseException | None) -> None:
 @cache
 def agrees_with_client() -> bool:
     """Whether a message is here what it is to the client library that is installed."""
-    properties: dict[str, Any] = {
-        "headers": {"n": 7, "s": "x", "yes": True},
-        "message_id": "7",
-        "type": "a.b",
-    }
-    by_client = (
-        commands.Basic.Publish(exchange="jobs", routing_key="a.b", mandatory=True),
-        pamqp_header.ContentHeader(
-            body_size=2,
-            properties=commands.Basic.Properties(
-                headers=properties["headers"], message_id="7", message_type="a.b"
-            ),
-        ),
-        body.ContentBody(b"{}"),
-    )
     try:
-        ours = [encode.publish(3, "jobs", "a.b"), *encode.content(3, properties, b"{}", 4096)]
-        publish, head, content = [pamqp.frame.unmarshal(frame)[2] for frame in ours]
-        return (
-            dict(publish) == dict(by_client[0])  # type: ignore[arg-type]
-            and dict(head.properties) == dict(by_client[1].properties)  # type: ignore[union-attr]
-            and (head.body_size, content.value) == (2, b"{}")  # type: ignore[union-attr]
-        )
+        return all(map(_agrees_on, encode.SAMPLES))
     except Exception:
         return False
+
+
+def _agrees_on(message: Message) -> bool:
+    data = b"".join(encode.Envelopes(3, 4096).frames("jobs", "a.b", message))
+    read: list[Any] = []
+    while data:
+        length, _, frame = pamqp.frame.unmarshal(data)
+        read.append(frame)
+        data = data[length:]
+    publish, head, content = read
+    return (
+        (publish.exchange, publish.routing_key, publish.mandatory) == ("jobs", "a.b", True)
+        and dict(head.properties) == dict(to_pamqp(message))
+        and (head.body_size, content.value) == (len(message.body), message.body)
+    )

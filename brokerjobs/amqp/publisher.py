@@ -17,10 +17,11 @@ import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 from tenacity import RetryCallState, wait_random_exponential
 
-from brokerjobs.amqp.connection import LOST, explain_channel_error, reply_text, unless_lost
+from brokerjobs.amqp.answers import NACK, lost, meaning, refusal, unknown, unroutable
+from brokerjobs.amqp.connection import LOST, reply_text, unless_lost
 from brokerjobs.amqp.encode import Unwritable
-from brokerjobs.amqp.links import Link, Links, Nacked, TryAgain
-from brokerjobs.amqp.outlet import Outlet
+from brokerjobs.amqp.links import Flight, Link, Links, Nacked, TryAgain
+from brokerjobs.amqp.outlet import Outlet, Tell
 from brokerjobs.amqp.unconfirmed import Refused, Returned
 from brokerjobs.amqp.wire import to_pamqp, why_unwritable
 from brokerjobs.errors import (
@@ -28,7 +29,6 @@ from brokerjobs.errors import (
     BrokerUnreachable,
     PublishRefused,
     PublishUnknown,
-    Unroutable,
 )
 from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
@@ -38,8 +38,6 @@ T = TypeVar("T")
 
 # Between two tries to connect or to send again.
 BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
-
-NACK = "RabbitMQ could not keep it (nack): is the queue full?"
 
 OnPublished = Callable[[str, Publication], None]
 
@@ -79,17 +77,77 @@ class Publisher:
             PublishUnknown: it may be queued.
             ConfigurationError: wrong password or virtual host.
         """
+        publication = self.signed(publication)
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self._counted(publication, self._in_turn(publication, deadline))
+
+    # -- for a stream of messages
+
+    def signed(self, publication: Publication) -> Publication:
+        """As we publish it."""
+        message = self._senders.signed(publication.message)
+        return publication if message is publication.message else replace(publication, message=message)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether much waits to be sent."""
+        link = self._links.current
+        return link is not None and link.outlet is not None and link.outlet.is_crowded
+
+    def begin(self, publication: Publication, tell: Tell) -> Flight | None:
+        """Write a message at once; None where that cannot be, and only `publish` knows why.
+
+        Args:
+            publication: as `signed` gave it.
+            tell: told once of its verdict, after which `confirmed` or `failed` must be called, unless `overdue` or
+                `abandoned` was before.
+        """
+        link, message = self._links.current, publication.message
+        outlet = None if link is None else link.outlet
+        if link is None or outlet is None or not outlet.is_open or message.id in self._in_flight:
+            return None
         try:
-            if (signed := self._senders.signed(publication.message)) is not publication.message:
-                publication = replace(publication, message=signed)
-            await self._in_turn(publication, asyncio.get_running_loop().time() + timeout)
-        except PublishUnknown:
-            self._on_published("unknown", publication)
-            raise
-        except BrokerJobsError:
-            self._on_published("refused", publication)
-            raise
+            outlet.send(publication.exchange, publication.routing_key, message, tell)
+        except Unwritable:
+            return None
+        self._in_flight[message.id] = None
+        return self._links.flight(link)
+
+    def confirmed(self, publication: Publication, flight: Flight) -> None:
+        """It was begun, and is confirmed."""
+        flight.end()
+        self.let_pass(publication.message.id)
         self._on_published("confirmed", publication)
+
+    def failed(self, publication: Publication, flight: Flight, error: BaseException) -> BaseException:
+        """It was begun, and has this for an answer; gives what to `go_on` after, before `let_pass`."""
+        tried = meaning(publication, error, self._settings, is_alone=flight.is_alone)
+        flight.end(None if isinstance(tried, aiormq.exceptions.ChannelClosed) else tried)
+        return tried
+
+    async def go_on(self, publication: Publication, deadline: float, tried: BaseException) -> None:
+        """Try again where that is of use; raises as `publish` does."""
+        await self._counted(publication, self._publish(publication, deadline, tried))
+
+    def let_pass(self, id: str) -> None:
+        """It has ended: another of its id may begin."""
+        if (over := self._in_flight.pop(id)) is not None:
+            over.set()
+
+    def overdue(self, publication: Publication, flight: Flight) -> PublishUnknown:
+        """It was begun, and has no answer in time."""
+        why = TryAgain(self._no_answer)
+        flight.end(why)
+        self.let_pass(publication.message.id)
+        self._on_published("unknown", publication)
+        return unknown(publication, why)
+
+    def abandoned(self, publication: Publication, flight: Flight) -> None:
+        """It was begun, and nobody waits for it any more."""
+        flight.end(asyncio.CancelledError())
+        self.let_pass(publication.message.id)
+
+    # -- questions, and the end
 
     async def queue_exists(self, queue: str, *, timeout: float) -> bool:
         """Whether the broker has a queue of this name.
@@ -108,6 +166,19 @@ class Publisher:
         """Close for good; what waits for a confirm ends, its fate unknown."""
         await self._links.close()
 
+    # -- inside
+
+    async def _counted(self, publication: Publication, publishing: Awaitable[None]) -> None:
+        try:
+            await publishing
+        except PublishUnknown:
+            self._on_published("unknown", publication)
+            raise
+        except BrokerJobsError:
+            self._on_published("refused", publication)
+            raise
+        self._on_published("confirmed", publication)
+
     async def _in_turn(self, publication: Publication, deadline: float) -> None:
         """Let one publish of an id pass at a time: the client tells returned messages apart by their ids alone."""
         id = publication.message.id
@@ -117,8 +188,7 @@ class Publisher:
         try:
             await self._publish(publication, deadline)
         finally:
-            if (over := self._in_flight.pop(id)) is not None:
-                over.set()
+            self.let_pass(id)
 
     async def _until_over(self, id: str, deadline: float) -> None:
         while id in self._in_flight:
@@ -129,15 +199,22 @@ class Publisher:
             except TimeoutError:
                 raise BrokerUnreachable(f"another send of the id {id} has not ended in time") from None
 
-    async def _publish(self, publication: Publication, deadline: float) -> None:
-        written = False
+    async def _publish(
+        self, publication: Publication, deadline: float, tried: BaseException | None = None
+    ) -> None:
+        """Try until there is an answer; the first try may have been made, and has ended so."""
+        written = tried is not None
 
         async def once() -> None:
-            nonlocal written
-            link = await self._links.get()
-            was_written, written = written, True
+            nonlocal written, tried
+            if tried is None:
+                link = await self._links.get()
+                was_written, trying = written, self._send(link, publication)
+            else:
+                was_written, trying = False, self._after(tried, publication)
+            written, tried = True, None
             try:
-                await self._send(link, publication)
+                await trying
             except PublishRefused as error:
                 if not isinstance(
                     error, BrokerUnreachable
@@ -150,13 +227,13 @@ class Publisher:
         except _OutOfTime as error:
             if not written:
                 raise BrokerUnreachable(str(error)) from None
-            raise _unknown(publication, error) from None
+            raise unknown(publication, error) from None
         except PublishUnknown:
             raise
         except BrokerJobsError as error:
             if not written:
                 raise
-            raise _unknown(publication, error) from None
+            raise unknown(publication, error) from None
 
     async def _until(self, deadline: float, once: Callable[[], Awaitable[T]]) -> T:
         """Try until there is an answer, or time is up."""
@@ -173,12 +250,16 @@ class Publisher:
             except (TryAgain, BrokerUnreachable) as error:
                 why = str(error)
             except LOST as error:
-                why = _lost(error)
+                why = lost(error)
             with suppress(TimeoutError):  # the backoff, cut short by close()
                 async with asyncio.timeout(min(_backoff(attempt), max(0.0, deadline - clock()))):
                     await self._links.closed.wait()
             attempt += 1
-        raise _OutOfTime(why or f"RabbitMQ at {self._settings.address} did not answer in time")
+        raise _OutOfTime(why or self._no_answer)
+
+    @property
+    def _no_answer(self) -> str:
+        return f"RabbitMQ at {self._settings.address} did not answer in time"
 
     async def _send(self, link: Link, publication: Publication) -> None:
         """One try on the shared channel; on one of its own when that is closed while others use it too."""
@@ -193,8 +274,17 @@ class Publisher:
                 return
             except aiormq.exceptions.ChannelClosed as error:
                 if flight.is_alone:
-                    raise self._refusal(error) from None
-        # Which of those on the channel did the broker complain of? Each finds out for itself, one at a time.
+                    raise refusal(error, self._settings) from None
+        await self._send_alone(publication)
+
+    async def _after(self, tried: BaseException, publication: Publication) -> None:
+        """What a try comes to that was made elsewhere."""
+        if not isinstance(tried, aiormq.exceptions.ChannelClosed):
+            raise tried
+        await self._send_alone(publication)
+
+    async def _send_alone(self, publication: Publication) -> None:
+        """Which of those on a channel did the broker complain of? Each finds out for itself, one at a time."""
         async with self._alone:
             link = await self._links.get()
             with self._links.flight(link):
@@ -202,9 +292,9 @@ class Publisher:
                     try:
                         await self._frames(own, publication)
                     except aiormq.exceptions.ChannelClosed as error:
-                        raise _unknown(publication, self._refusal(error)) from None
+                        raise unknown(publication, refusal(error, self._settings)) from None
                     except PublishRefused as error:  # now; the first try's confirm may have been on its way
-                        raise _unknown(publication, error) from None
+                        raise unknown(publication, error) from None
 
     async def _frames(self, channel: AbstractChannel, publication: Publication) -> None:
         """Write one message and wait for the broker's verdict."""
@@ -218,7 +308,7 @@ class Publisher:
             )
             await unless_lost(frames, None, "publish")
         except aiormq.exceptions.PublishError as error:
-            raise _unroutable(publication, reply_text(error)) from None
+            raise unroutable(publication, reply_text(error)) from None
         except aiormq.exceptions.DeliveryError:
             raise Nacked(NACK) from None
         except (aiormq.exceptions.ChannelClosed, *LOST):
@@ -226,37 +316,20 @@ class Publisher:
         except Exception as error:
             why = why_unwritable(publication)
             if why is None:
-                raise TryAgain(_lost(error)) from error
+                raise TryAgain(lost(error)) from error
             raise PublishRefused(f"{publication.message.job} cannot be written as AMQP: {why}") from None
 
     async def _past_the_client(self, outlet: Outlet, publication: Publication) -> None:
         message = publication.message
         try:
-            verdict = outlet.publish(
-                publication.exchange, publication.routing_key, message.properties(), message.body
-            )
+            verdict = outlet.publish(publication.exchange, publication.routing_key, message)
             if outlet.is_crowded:
                 await unless_lost(outlet.room(), None, "publish")
             await verdict
         except Unwritable as error:
             raise PublishRefused(f"{message.job} cannot be written as AMQP: {error}") from None
-        except Returned as error:
-            raise _unroutable(publication, str(error)) from None
-        except Refused:
-            raise Nacked(NACK) from None
-
-    def _refusal(self, error: aiormq.exceptions.ChannelClosed) -> BaseException:
-        if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
-            return Unroutable(
-                f"{reply_text(error)}: the topology is not there yet; "
-                "start a worker, or run `brokerjobs topology apply`"
-            )
-        explained = explain_channel_error(error, self._settings)
-        return (
-            explained
-            if explained is not error
-            else PublishRefused(f"RabbitMQ refuses it: {reply_text(error)}")
-        )
+        except (Returned, Refused) as error:
+            raise meaning(publication, error, self._settings) from None
 
     async def _look_for(self, queue: str) -> bool:
         link = await self._links.get()
@@ -267,27 +340,8 @@ class Publisher:
             except aiormq.exceptions.ChannelNotFoundEntity:
                 return False
             except aiormq.exceptions.ChannelClosed as error:
-                raise self._refusal(error) from None
+                raise refusal(error, self._settings) from None
         return True
-
-
-def _unroutable(publication: Publication, said: str) -> Unroutable:
-    return Unroutable(
-        f"no queue is bound to exchange {publication.exchange!r} for {publication.routing_key!r} ({said})"
-    )
-
-
-def _unknown(publication: Publication, why: BaseException) -> PublishUnknown:
-    message = publication.message
-    return PublishUnknown(
-        f"RabbitMQ did not confirm {message.job} {message.id}: {why}; "
-        "it may be queued, sending it again with the same id is safe",
-        id=message.id,
-    )
-
-
-def _lost(error: BaseException) -> str:
-    return f"the connection was lost ({reply_text(error) or type(error).__name__})"
 
 
 def _backoff(attempt: int) -> float:

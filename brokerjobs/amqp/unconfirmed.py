@@ -37,6 +37,7 @@ class Unconfirmed(Generic[T]):
     def __init__(self, tell: Callable[[T, Exception | None], None]) -> None:
         self._tell = tell
         self._published = 0
+        self._judged_to = 0  # all up to this number
         self._waiting: dict[int, tuple[T, str]] = {}
         self._by_id: dict[str, int] = {}
         self._returns = Content(RETURN, self._read_return)
@@ -81,10 +82,9 @@ class Unconfirmed(Generic[T]):
         if not multiple:
             self._settle(number, error)
             return
-        for each in list(self._waiting):  # in the order in which they were sent
-            if each > number:
-                break
+        for each in range(self._judged_to + 1, number + 1):
             self._settle(each, error)
+        self._judged_to = max(self._judged_to, number)
 
     def give_back(self, id: str, said: str) -> None:
         """RabbitMQ has returned a message.

@@ -24,7 +24,7 @@ from brokerjobs.amqp.inlet import Inlet
 from brokerjobs.amqp.outlet import Outlet, Verdict
 from brokerjobs.amqp.properties import date_of, read_content_header
 from brokerjobs.amqp.wire import from_wire
-from brokerjobs.message import PROBLEMS, decode, salvage
+from brokerjobs.message import PROBLEMS, Message, decode, salvage
 
 CHANNEL = 1
 LARGEST = 4096
@@ -253,7 +253,7 @@ async def _confirms(data: bytes) -> None:
     raw, _ = _stream_of(data[1:])
     outlet = Outlet(CHANNEL, _Writer(), LARGEST)  # type: ignore[arg-type]
     verdicts = {
-        number: outlet.publish("jobs", "emails.welcome", {"message_id": str(number)}, b"{}")
+        number: outlet.publish("jobs", "emails.welcome", _message(str(number)))
         for number in range(1, count + 1)
     }
     await asyncio.sleep(0)  # noqa: TID251  (one turn: what was published is written)
@@ -261,6 +261,10 @@ async def _confirms(data: bytes) -> None:
     assert {number: _fate(verdict) for number, verdict in verdicts.items()} == _fates(count, taken)
     outlet.end(ConnectionError("gone"))
     assert all(verdict.done() for verdict in verdicts.values())
+
+
+def _message(id: str) -> Message:
+    return Message(job="emails.welcome", routing_key="emails.welcome", id=id, body=b"{}")
 
 
 def _taken(raw: bytes, tap: frames.Tap) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pamqp.frame
@@ -12,7 +13,7 @@ from pamqp import commands
 
 from brokerjobs import Message
 from brokerjobs.amqp import encode
-from brokerjobs.amqp.encode import Unwritable
+from brokerjobs.amqp.encode import MOST_KNOWN, Envelopes, Unwritable
 from brokerjobs.amqp.frames import frame
 from brokerjobs.amqp.properties import read_content_header
 from brokerjobs.amqp.wire import from_wire, to_pamqp
@@ -53,6 +54,75 @@ def test_header_is_that_of_the_library(message: Message) -> None:
     assert dict(read.properties) == dict(theirs.properties)  # type: ignore[union-attr]
     again = decode(from_wire(read_content_header(payload).properties), message.body, routing_key="a.b")
     assert (again.id, again.timestamp, again.due) == (message.id, message.timestamp, message.due)
+
+
+few = st.sampled_from([None, "json", "é" * 63])
+PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "job": st.sampled_from(["a.b", "a.c"]),
+    "body": st.sampled_from([0, 1, 200, 4088, 4089, 9000]).map(bytes),
+    "id": short,
+    "priority": st.none() | st.integers(0, 9),
+    "content_type": few,
+    "content_encoding": few,
+    "timestamp": st.integers(1, 2**32 - 1),
+    "correlation_id": few,
+    "reply_to": few,
+    "app_id": few,
+    "user_id": st.sampled_from(["", "guest"]),
+    "attempt": st.sampled_from([1, 2]),
+    "due": st.sampled_from([0, 7]),
+    "headers": st.sampled_from([{}, {"n": 1}]),
+    "marks": st.sampled_from([{}, {"error": "x"}]),
+}
+changes = st.sampled_from(sorted(PARTS)).flatmap(lambda name: PARTS[name].map(lambda value: {name: value}))
+
+
+@given(st.lists(changes, max_size=20))
+def test_whatever_was_sent_before_a_message_is_that_of_the_library(different: list[dict[str, Any]]) -> None:
+    envelopes = Envelopes(5, 4096)
+    for more, key in product([{}, *different, {}], ["a.b", "c.d"]):
+        message = Message(**{"job": "a.b", "routing_key": "a.b", "body": b"{}"} | more)
+        data, read = b"".join(envelopes.frames("jobs", key, message)), list[Any]()
+        while data:
+            length, channel, found = pamqp.frame.unmarshal(data)
+            assert channel == 5
+            read.append(found)
+            data = data[length:]
+        publish, head, *parts = read
+        theirs: Any = pamqp.frame.unmarshal(
+            pamqp.frame.marshal(pamqp.header.ContentHeader(0, len(message.body), to_pamqp(message)), 5)
+        )[2]
+        assert (publish.exchange, publish.routing_key, publish.mandatory) == ("jobs", key, True)
+        assert (head.body_size, dict(head.properties)) == (len(message.body), dict(theirs.properties))
+        assert b"".join(part.value for part in parts) == message.body
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"id": "é" * 128}, {"id": "\ud800"}, {"timestamp": -1}, {"job": "x" * 256}]
+)
+def test_what_amqp_has_no_form_for_is_told_of_the_second_message_too(wrong: dict[str, Any]) -> None:
+    envelopes = Envelopes(5, 4096)
+    for more in {}, wrong, {}:
+        message = Message(**{"job": "a.b", "routing_key": "a.b", "body": b"{}"} | more)
+        if more:
+            with pytest.raises(Unwritable):
+                envelopes.frames("jobs", "a.b", message)
+        else:
+            assert envelopes.frames("jobs", "a.b", message)
+
+
+def test_envelopes_do_not_pile_up() -> None:
+    envelopes = Envelopes(5, 4096)
+    for number in range(3 * MOST_KNOWN):
+        envelopes.frames("jobs", "a.b", Message(job=f"a.{number}", routing_key="a.b", body=b"{}"))
+    assert len(envelopes._known) <= MOST_KNOWN
+
+
+def test_properties_of_which_each_message_has_its_own_are_not_learned() -> None:
+    envelopes = Envelopes(5, 4096)
+    for more in {"correlation_id": "1"}, {"reply_to": "1"}, {"headers": {"n": 1}}, {"due": 1}, {"attempt": 2}:
+        envelopes.frames("jobs", "a.b", Message(**{"job": "a.b", "routing_key": "a.b", "body": b"{}"} | more))
+    assert not envelopes._known
 
 
 @given(st.from_regex(r"[a-zA-Z0-9-_.:]{0,120}", fullmatch=True), st.text(max_size=63), st.integers(1, 65535))

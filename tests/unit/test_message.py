@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pamqp import commands, encode
 from brokerjobs import delay
 from brokerjobs.amqp.confirm_channel import to_pika
 from brokerjobs.amqp.wire import from_pamqp, to_pamqp
-from brokerjobs.message import HEADERS_LIMIT, LATEST, PREFIX, Message, decode, new_id, portable
+from brokerjobs.message import DRAWN, HEADERS_LIMIT, LATEST, PREFIX, Message, decode, new_id, portable
 
 AMQP_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 SHORT = AMQP_TEXT.filter(lambda text: 0 < len(text.encode()) <= 255)
@@ -401,6 +402,22 @@ def test_new_ids_differ_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> Non
         ids.append(new_id())
 
     assert ids == sorted(ids)
+
+
+def test_the_child_of_a_fork_makes_ids_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    new_id()  # so that more are drawn, and left over
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.write(write, " ".join(new_id() for _ in range(20)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = set(os.read(read, 10_000).decode().split())
+    os.close(read)
+    os.close(write)
+
+    assert len(theirs) == 20
+    assert theirs.isdisjoint({new_id() for _ in range(2 * DRAWN)})
 
 
 def test_published_at_is_exact_where_the_id_is_ours() -> None:

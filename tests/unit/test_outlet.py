@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, header
 
+from brokerjobs import Message
 from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.frames import BrokenStream, Splitter
 from brokerjobs.amqp.outlet import Outlet, Verdict, agrees_with_client
@@ -52,7 +53,8 @@ class Broker:
         self.splitter.taps[CHANNEL] = self.outlet.tap
 
     def publish(self, id: str = "a", **more: Any) -> Verdict:
-        return self.outlet.publish("jobs", "a.b", {"message_id": id, **more}, b"{}")
+        message = Message(job="a.b", routing_key="a.b", id=id, body=b"{}", **more)
+        return self.outlet.publish("jobs", "a.b", message)
 
     def say(self, frame: Any) -> bytes:
         return self.splitter.feed(pamqp.frame.marshal(frame, CHANNEL))
