@@ -1,8 +1,8 @@
 """The blocking publisher: one owner thread with one pika connection serves all threads of a program.
 
-pika connections may be touched by one thread only, and must be served even while nobody publishes (heartbeats).
+pika connections may be touched by one thread at a time, and must be served even while nobody publishes (heartbeats).
 So callers hand their messages over and wait for the answer with a deadline; the owner writes whatever has come
-together: fifty threads and `send_many` share one pipeline.
+together: fifty threads and `send_many` share one pipeline. A caller that is alone does the owner's work meanwhile.
 After a fork the child starts over with a thread and a connection of its own.
 """
 
@@ -46,12 +46,13 @@ class BlockingPublisher:
         self._senders = Senders.of(settings)
         self._lock = threading.Lock()
         self._owner: Owner | None = None
+        self._inner: BlockingPublisher | None = None  # for handlers of signals that send, within a send
         _publishers.add(self)
 
     def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish one message and wait for its confirm; raises as the asyncio publisher does."""
         deadline = time.monotonic() + timeout
-        self._outcome_of(self._begin(publication), deadline)
+        self._outcome_of(self._begin(publication, until=deadline), deadline)
 
     def publish_many(
         self, publications: Iterable[Publication | BrokerJobsError], *, timeout: float
@@ -94,25 +95,46 @@ class BlockingPublisher:
             owner, self._owner = self._owner, None
         if owner is not None:
             owner.stop()
+        if self._inner is not None:
+            self._inner.close()
 
     def forget(self) -> None:
         """In the child of a fork: the thread is not here, and the connection is the parent's."""
         self._lock = threading.Lock()
         self._owner = None
 
-    def _hand_over(self, sending: Sending, *, of_stream: bool = False) -> None:
-        owner = self._owner
-        if owner is not None and owner.take(sending, of_stream=of_stream):
-            return
+    def _hand_over(self, sending: Sending, *, of_stream: bool = False, until: float | None = None) -> None:
+        if (owner := self._owner) is not None:
+            if owner.is_within:
+                self._inner = self._inner or BlockingPublisher(self._settings)
+                self._inner._hand_over(sending, of_stream=of_stream)
+                return
+            if owner.take(sending, of_stream=of_stream, until=until):
+                return
         with _loading:  # it brings pika, which a program that never gets here need not load
             from brokerjobs.amqp.owner import Owner
 
         with self._lock:
             while self._owner is None or not self._owner.take(sending, of_stream=of_stream):
-                self._owner = Owner(self._settings)
-                self._owner.start()
+                self._owner = _started(Owner(self._settings, self._take_over))
 
-    def _begin(self, publication: Publication | BrokerJobsError, *, of_stream: bool = False) -> Sending:
+    def _take_over(self, broken: Owner, unanswered: list[Sending]) -> None:
+        """Send again on another connection what has no answer yet, unless all was closed meanwhile."""
+        with self._lock:
+            if self._owner is broken:
+                self._owner = _started(type(broken)(self._settings, self._take_over))
+            for sending in unanswered:
+                if self._owner is None or not self._owner.take(sending):
+                    sending.why = "the client was closed"
+                    sending.resolve(sending.give_up())
+
+    def _begin(
+        self,
+        publication: Publication | BrokerJobsError,
+        *,
+        of_stream: bool = False,
+        until: float | None = None,
+    ) -> Sending:
         if isinstance(publication, BrokerJobsError):
             sending = Sending()
             sending.resolve(publication)
@@ -120,7 +142,7 @@ class BlockingPublisher:
         if (signed := self._senders.signed(publication.message)) is not publication.message:
             publication = replace(publication, message=signed)
         sending = Sending(publication)
-        self._hand_over(sending, of_stream=of_stream)
+        self._hand_over(sending, of_stream=of_stream, until=until)
         return sending
 
     def _results(
@@ -147,6 +169,12 @@ class BlockingPublisher:
             self._on_published("unknown" if isinstance(error, PublishUnknown) else "refused")
             raise
         self._on_published("confirmed")
+
+
+def _started(owner: Owner) -> Owner:
+    """Nobody may hand over to a thread whose start was interrupted: it never comes."""
+    owner.start()
+    return owner
 
 
 _publishers: weakref.WeakSet[BlockingPublisher] = weakref.WeakSet()

@@ -71,6 +71,11 @@ class Connection(SelectConnection):
     def abort(self) -> None:
         self._adapter_disconnect_stream()
 
+    def drop(self) -> None:
+        """End it without a word to anybody; of no use to the client any more."""
+        if (stream := getattr(self._transport, "_sock", None)) is not None:
+            stream.close()
+
     def _proto_data_received(self, data: bytes) -> None:
         if self.has_fast_lane:
             passed = self._splitter.feed(data)

@@ -1,15 +1,15 @@
 """The thread that owns the blocking publisher's connection.
 
-pika connections may be touched by one thread only, and must be served even while nobody publishes (heartbeats).
-This thread runs one event loop for its whole life; others only append to its queue and wake it. Everything else
-here happens on that loop.
+pika connections may be touched by one thread at a time, and must be served even while nobody publishes (heartbeats).
+This thread has one event loop for its whole life; others append to its queue, and wake it or drive the loop
+themselves (`driving.py`). Everything else here happens on that loop.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pika
@@ -18,6 +18,7 @@ from pika.adapters.select_connection import IOLoop
 
 from brokerjobs.amqp.confirm_channel import ChannelGone, ConfirmChannel
 from brokerjobs.amqp.dial import Connection, Parameters, connect_failure, refusal
+from brokerjobs.amqp.driving import Driving
 from brokerjobs.amqp.encode import Unwritable
 from brokerjobs.amqp.sending import Sending
 from brokerjobs.amqp.unconfirmed import Returned, Unconfirmed
@@ -32,17 +33,27 @@ LINGER = 0.002  # seconds after which the messages of a stream leave at the late
 
 
 class Owner(threading.Thread):
-    """Connects when there is something to send, keeps the connection, and writes what the callers hand over."""
+    """Connects when there is something to send, keeps the connection, and writes what the callers hand over.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: where to connect.
+        broken: told when a caller was interrupted while it drove the loop, so that this thread has ended; and what
+            has no answer yet.
+    """
+
+    def __init__(self, settings: Settings, broken: Callable[[Owner, list[Sending]], None]) -> None:
         super().__init__(name="brokerjobs-publisher", daemon=True)
         self._settings = settings
+        self._broken = broken
         self._loop = IOLoop()
-        self._handing_over = threading.Lock()
+        self._driving = Driving(self._loop, self._is_ready, self._is_calm)
+        self._handing_over = threading.RLock()
         self._has_ended = False
         self._wake_pending = False  # the thread will look at what waits at once
         self._looks_soon = False  # or so after a moment
         self._lingers = False
+        # All there are. Whoever is interrupted may have lost hold of one that it takes from one of the others.
+        self._unanswered: dict[Sending, None] = {}
         self._waiting: deque[Sending] = deque()
         self._held: deque[Sending] = deque()  # until another has its verdict
         self._unconfirmed = Unconfirmed(self._verdict)
@@ -59,54 +70,92 @@ class Owner(threading.Thread):
 
     # -- called by other threads
 
-    def take(self, sending: Sending, *, of_stream: bool = False) -> bool:
+    @property
+    def is_within(self) -> bool:
+        """Whether this thread is about a send already, and in the middle of it runs the handler of a signal."""
+        return self._driving.is_by_this_caller
+
+    def take(self, sending: Sending, *, of_stream: bool = False, until: float | None = None) -> bool:
         """Send this; False when the thread has ended and takes nothing any more.
 
         Args:
             sending: what.
             of_stream: more follows at once, so that it may wait for those a moment: to wake a thread for each costs
                 more than the messages.
+            until: the caller waits for the answer now, at most until then, and may meanwhile do the thread's work.
         """
         with self._handing_over:
-            if self._has_ended:
+            if self._has_ended or self._driving.is_broken:
                 return False
             sending.why = self._why
+            alone = until is not None and self._is_calm()
             self._waiting.append(sending)
+            sending.join(self._unanswered)
             self._lingers |= of_stream
-            if not (self._wake_pending or (of_stream and self._looks_soon)):
-                self._wake()
+        if until is None or not (alone and self._driving.drive(sending, until, self._flush)):
+            self._see_to_it(soon=of_stream)
         return True
 
     def hurry(self) -> None:
         """Let nothing wait any longer: who hands it over now waits for it."""
-        with self._handing_over:
-            if self._waiting and not self._wake_pending and not self._has_ended:
-                self._wake()
+        if self._waiting:
+            self._see_to_it(soon=False)
 
     def stop(self) -> None:
         """End the connection and the thread; what has no answer by then gets none."""
+        self._ending = True
         self._loop.add_callback_threadsafe(self._end)
-        self.join(2 * CLOSE_TIMEOUT)
+        self._driving.call()
+        if not self.is_within:  # what it interrupts ends the connection, as soon as it goes on
+            self.join(2 * CLOSE_TIMEOUT)
 
     # -- the thread
 
     def run(self) -> None:
         try:
-            self._loop.start()
+            self._driving.serve()
         finally:
             with self._handing_over:
                 self._has_ended = True
-            for sending in self._all():
-                sending.why = "the client was closed"
-                sending.resolve(sending.give_up())
+            if self._driving.is_broken:
+                self._break_off()
+            else:
+                for sending in list(self._unanswered):
+                    sending.why = "the client was closed"
+                    sending.resolve(sending.give_up())
             self._loop.close()
 
-    def _all(self) -> Iterable[Sending]:
-        return [*self._unconfirmed.all(), *self._asked, *self._nacked, *self._held, *self._waiting]
+    def _break_off(self) -> None:
+        """Leave the connection, whatever state it is in; the next one takes over."""
+        if self._connection is not None:
+            self._connection.drop()
+        unanswered = [
+            sending for sending in list(self._unanswered) if not (sending.is_answered or sending.is_given_up)
+        ]
+        for sending in unanswered:
+            sending.doubt()
+        self._broken(self, unanswered)
+
+    def _is_ready(self) -> bool:
+        return self._channel is not None and self._channel.is_open and not self._ending
+
+    def _is_calm(self) -> bool:
+        return not self._unanswered and self._is_ready()
+
+    def _see_to_it(self, *, soon: bool) -> None:
+        """Have somebody write what waits; or soon, where that is as good."""
+        with self._handing_over:
+            if not (self._wake_pending or (soon and self._looks_soon) or self._has_ended):
+                self._wake()
+            self._driving.call()
 
     def _wake(self) -> None:
         self._wake_pending = True
-        self._loop.add_callback_threadsafe(self._flush)
+        try:
+            self._loop.add_callback_threadsafe(self._flush)
+        except BaseException:  # of a signal's handler
+            self._wake_pending = False
+            raise
 
     # -- connecting
 
@@ -138,7 +187,7 @@ class Owner(threading.Thread):
 
     def _not_connected(self, failure: BrokerJobsError) -> None:
         if self._ending:
-            self._loop.stop()
+            self._driving.stop()
             return
         self._explain(str(failure))
         if isinstance(failure, ConfigurationError):
@@ -158,7 +207,7 @@ class Owner(threading.Thread):
         self._held.extendleft(reversed(again))
         self._explain(f"the connection was lost ({reason})")
         if self._ending:
-            self._loop.stop()
+            self._driving.stop()
         else:
             self._pause()
 
@@ -183,14 +232,14 @@ class Owner(threading.Thread):
             elif not (attempt.is_closing or attempt.is_closed):
                 attempt.close()
         else:
-            self._loop.stop()
+            self._driving.stop()
         self._loop.call_later(CLOSE_TIMEOUT, self._end_at_once)
 
     def _end_at_once(self) -> None:
         if self._connection is not None:
             self._connection.abort()
         else:
-            self._loop.stop()
+            self._driving.stop()
 
     def _open_channel(self) -> None:
         assert self._connection is not None
@@ -332,7 +381,7 @@ class Owner(threading.Thread):
     def _explain(self, why: str) -> None:
         """Say why there is no answer yet, to those who will ask."""
         self._why = why
-        for sending in self._all():
+        for sending in list(self._unanswered):
             sending.why = why
 
 

@@ -22,7 +22,7 @@ class Sending:
 
     # A future would make a condition for each message, which costs more than to write the message.
     __slots__ = (
-        "_answer", "_unanswered", "alone", "doubtful", "is_given_up", "publication", "queue", "why",
+        "_among", "_answer", "_unanswered", "alone", "doubtful", "is_given_up", "publication", "queue", "why",
         "written",
     )  # fmt: skip
 
@@ -34,6 +34,7 @@ class Sending:
         self.doubtful = False  # written on a channel that ended before the verdict
         self.alone = False
         self.is_given_up = False
+        self._among: dict[Sending, None] = {}
         self._answer: Answer | None = None
         self._unanswered = threading.Lock()
         self._unanswered.acquire()
@@ -41,6 +42,15 @@ class Sending:
     @property
     def id(self) -> str:
         return self.publication.message.id if self.publication else ""
+
+    @property
+    def is_answered(self) -> bool:
+        return self._answer is not None
+
+    def join(self, among: dict[Sending, None]) -> None:
+        """Stay among these until there is an answer, or nobody waits for it any more."""
+        self._among = among
+        among[self] = None
 
     # -- the thread that asks
 
@@ -62,6 +72,7 @@ class Sending:
         """
         if not self.wait(deadline):
             self.is_given_up = True
+            self._among.pop(self, None)
         # It may have been answered in this very moment.
         answer = self.give_up() if self._answer is None else self._answer
         if isinstance(answer, BaseException):
@@ -75,6 +86,7 @@ class Sending:
         if self._answer is None:
             self._answer = answer
             self._unanswered.release()
+            self._among.pop(self, None)
 
     def doubt(self) -> None:
         """The channel on which it may have been written has ended."""

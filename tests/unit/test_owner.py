@@ -23,7 +23,7 @@ class Stage:
     is_open = True
 
     def __init__(self) -> None:
-        self.owner = Owner(settings_module.load(url="amqp://localhost"))
+        self.owner = Owner(settings_module.load(url="amqp://localhost"), lambda *_: None)
         self.owner._loop.close()
         self.owner._loop = self  # type: ignore[assignment]
         self.owner._channel = self  # type: ignore[assignment]

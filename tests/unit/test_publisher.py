@@ -115,7 +115,7 @@ class FakeLink(Link):
 
 @pytest.mark.parametrize(("returned", "fate"), [(False, PublishUnknown), (True, Unroutable)])
 def test_likewise_in_threads_unless_it_was_returned(returned: bool, fate: type[Exception]) -> None:
-    owner = Owner(settings_module.load(url="amqp://localhost"))
+    owner = Owner(settings_module.load(url="amqp://localhost"), lambda *_: None)
     sendings = [Sending(Publication("jobs", "a.b", Message(job="a.b", routing_key="a.b"))) for _ in range(2)]
     for sending in sendings:
         sending.written = True
