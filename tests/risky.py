@@ -152,6 +152,16 @@ def raises(kind: str) -> None:
 
 
 @consumer.job(isolate=True)
+def counts_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@consumer.job(isolate=True)
+def hangs_in_c() -> None:
+    ctypes.PyDLL(None).sleep(600)  # and keeps Python's lock
+
+
+@consumer.job(isolate=True)
 def returns_a_lock() -> Any:
     return threading.Lock()
 

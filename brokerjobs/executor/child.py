@@ -27,6 +27,7 @@ from brokerjobs.context import Context, current
 from brokerjobs.errors import ConfigurationError
 from brokerjobs.executor.parcels import Error, Result
 from brokerjobs.executor.pipe import (
+    WHERE,
     Begun,
     Broke,
     Broken,
@@ -94,6 +95,7 @@ async def serve(pipe: ChildEnd, setup: Setup) -> None:
     except (Exception, SystemExit) as error:
         pipe.send(Broken(str(Failure.of(error))))
         return
+    faulthandler.register(WHERE, setup.faults)  # it is answered even where Python itself stands still
     orders = _orders(pipe)
     pipe.send(Ready())
     while (order := await orders.get()) is not None:
@@ -137,7 +139,6 @@ def _orders(pipe: ChildEnd) -> asyncio.Queue[Order | None]:
 async def _run(
     order: Order, consumer: Consumer, runner: Runner, setup: Setup, pipe: ChildEnd
 ) -> Result | Error | OutOfMemory:
-    faulthandler.dump_traceback_later(order.timeout, file=setup.faults)
     token = None
     try:
         job = consumer.find(order.message)
@@ -163,7 +164,6 @@ async def _run(
     finally:
         if token is not None:
             current.reset(token)
-        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

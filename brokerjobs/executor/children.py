@@ -16,6 +16,7 @@ from brokerjobs.context import Context
 from brokerjobs.executor.exits import exit_reason
 from brokerjobs.executor.parcels import Error, Result
 from brokerjobs.executor.pipe import (
+    WHERE,
     Begun,
     Broke,
     Broken,
@@ -101,6 +102,12 @@ class Child:
         except TimeoutError:
             self.kill()
             return await self._process.wait()
+
+    def ask_where(self) -> None:
+        """Let it write down where its threads stand, for `last_words`."""
+        if self.is_alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, WHERE)
 
     def last_words(self) -> str:
         """Where its threads stood when it crashed or outran its time."""

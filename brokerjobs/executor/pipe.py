@@ -14,6 +14,7 @@ Stop            ►     (the pipe ends without it: the worker has died)
 from __future__ import annotations
 
 import pickle
+import signal
 import socket
 import struct
 import threading
@@ -25,6 +26,9 @@ from brokerjobs.executor.parcels import Error
 from brokerjobs.message import Message
 from brokerjobs.outcome import Outcome
 from brokerjobs.settings import Settings
+
+# Tells a child to write down where its threads stand. A clock of its own for each job would be a thread for each.
+WHERE = signal.SIGUSR2
 
 _LENGTH = struct.Struct("!Q")
 

@@ -97,6 +97,7 @@ class Processes:
     # -- one job
 
     async def _finish(self, child: Child, job: Job[..., Any], context: Context) -> Any:
+        asking = asyncio.get_running_loop().call_later(job.timeout, child.ask_where)
         try:
             async with asyncio.timeout(job.timeout + LAST_WORDS):
                 reply = await child.reply(context)
@@ -115,6 +116,8 @@ class Processes:
         except BaseException:  # the worker is stopping
             self._discard(child)
             raise
+        finally:
+            asking.cancel()
         return self._opened(child, reply, job)
 
     def _opened(self, child: Child, reply: Result | Error | OutOfMemory, job: Job[..., Any]) -> Any:

@@ -195,6 +195,23 @@ async def test_job_that_outruns_its_timeout_is_killed_with_all_it_has_started(
         await eventually_async(lambda pid=pid: not lives(pid))  # type: ignore[misc]
 
 
+async def test_job_says_where_it_stood_though_python_stands_still(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(risky.hangs_in_c, "timeout", 0.3)
+
+    outcome = await run("hangs_in_c")
+
+    assert isinstance(outcome, Retried)
+    assert outcome.failure is not None
+    assert "in hangs_in_c" in outcome.failure.traceback
+
+
+async def test_child_has_no_thread_beside_its_job_but_the_two_that_listen(run: Run) -> None:
+    """To start one for each job took a third of what a job costs a child beyond itself."""
+    assert result(await run("counts_threads")) == 3
+
+
 async def test_errors_come_back_for_the_retry_policy_to_judge(run: Run) -> None:
     """It retries OSError and its kin only: also those that cannot be pickled."""
     outcomes = {
