@@ -15,7 +15,8 @@ from brokerjobs import payload
 from brokerjobs.consumer import Consumer
 from brokerjobs.context import Context
 from brokerjobs.errors import JobTimeout, UndecodableMessage
-from brokerjobs.executor.coroutines import contained, too_long, within, wrapped
+from brokerjobs.executor.coroutines import contained, harmless, too_long, within, wrapped
+from brokerjobs.executor.deadlines import Deadlines
 from brokerjobs.executor.threads import Threads
 from brokerjobs.job import Hook, Job
 from brokerjobs.logs import log
@@ -43,6 +44,7 @@ class Runner:
         self._consumer = consumer
         self._threads = threads
         self._on_abandoned = on_abandoned
+        self._deadlines: dict[float, Deadlines] = {}  # by their timeout
 
     def run(self, job: Job[..., Any], context: Context, *, timeout: float | None) -> Awaitable[Any]:
         """What the function returns, run through the middleware.
@@ -69,7 +71,7 @@ class Runner:
             async with asyncio.timeout(HOOK_TIMEOUT):
                 await contained(hook(*args))
         else:
-            await contained(self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name))
+            await self._in_thread(functools.partial(hook, *args), HOOK_TIMEOUT, name)
 
     def _call(self, job: Job[..., Any], context: Context, timeout: float | None) -> Awaitable[Any]:
         if job.is_async:
@@ -78,37 +80,45 @@ class Runner:
                 timeout, run, job.name, context._cancellation, self._threads.loop,
                 is_wrapped=bool(self._consumer.middleware),
             )  # fmt: skip
-        return contained(self._call_plain(job, context, timeout))
-
-    async def _call_plain(self, job: Job[..., Any], context: Context, timeout: float | None) -> Any:
-        result = await self._in_thread(
-            functools.partial(job.function, **context.arguments), timeout, job.name
-        )
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(
-                f"{job.name} is a plain function and returned a coroutine, of which nothing ran: "
-                "declare it async def, also where a decorator wraps it"
-            )
-        return result
+        function = functools.partial(job.function, **context.arguments)
+        return self._in_thread(function, timeout, job.name)
 
     async def _in_thread(self, function: Callable[[], Any], timeout: float | None, what: str) -> Any:
         call = self._threads.submit(function)
-        timer = None if timeout is None else self._threads.loop.call_later(timeout, call.stop_waiting)
+        expire = call.stop_waiting
+        deadlines = None if timeout is None else self._deadlines_of(timeout)
+        if deadlines is not None:
+            deadlines.begin(expire)
         try:
             await call.done
         except asyncio.CancelledError:
             self._threads.abandon(call)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            if deadlines is not None:
+                deadlines.end(expire)
         if not call.has_ended:
             self._threads.abandon(call)
             self._on_abandoned()
             log.warning("thread abandoned", job=what, timeout=timeout)
             raise JobTimeout(f"{too_long(what, timeout)}; its thread cannot be ended and goes on")
-        return call.outcome()
+        try:
+            result = call.outcome()
+        except BaseException as error:
+            raise harmless(error)  # noqa: B904  (it says itself what caused it)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(
+                f"{what} is a plain function and returned a coroutine, of which nothing ran: "
+                "declare it async def, also where a decorator wraps it"
+            )
+        return result
+
+    def _deadlines_of(self, timeout: float) -> Deadlines:
+        deadlines = self._deadlines.get(timeout)
+        if deadlines is None:
+            deadlines = self._deadlines[timeout] = Deadlines(timeout, self._threads.loop)
+        return deadlines
 
 
 def arguments_of(job: Job[..., Any], message: Message, limit: int) -> Arguments:

@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from brokerjobs.context import Cancellation
 from brokerjobs.delay import LONGEST
 from brokerjobs.executor import Executor, Threads, coroutines, running
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from tests.waiting import eventually_async
 
 SHORT = 0.05  # seconds of a timeout that shall be reached
 AMPLE = 30.0  # seconds within which everything here ends
@@ -439,6 +441,22 @@ async def test_plain_job_that_outruns_its_timeout_fails_and_its_thread_is_abando
     assert [line["event"] for line in lines] == ["thread abandoned"]
 
 
+async def test_nothing_holds_what_a_plain_job_returned_until_its_timeout(
+    consumer: Consumer, run: Run
+) -> None:
+    given: list[weakref.ref[set[int]]] = []
+
+    @consumer.job(timeout=600)
+    def give() -> set[int]:
+        result = {7}
+        given.append(weakref.ref(result))
+        return result
+
+    assert await run("give") == Succeeded({7})
+
+    await eventually_async(lambda: given[0]() is None, timeout=10.0)
+
+
 async def test_abandoned_threads_take_no_place_from_others(
     consumer: Consumer, run: Run, released: threading.Event
 ) -> None:
@@ -783,6 +801,22 @@ async def test_hook_that_hangs_ends_with_its_deadline(
         assert await run("yes") == Succeeded(7)
 
     assert [line["event"] for line in lines].count("hook failed") == 2
+
+
+async def test_plain_hook_that_returns_a_coroutine_has_failed(consumer: Consumer, run: Run) -> None:
+    """Nothing of it ran, and nobody would know."""
+
+    async def inner() -> None:
+        raise AssertionError("must not run")
+
+    job = consumer.job(name="yes")(lambda: 7)
+    job.on_success(lambda *_: inner())
+
+    with capture_logs() as lines:
+        assert await run("yes") == Succeeded(7)
+
+    [line] = [line for line in lines if line["event"] == "hook failed"]
+    assert "returned a coroutine" in line["error"]
 
 
 # ---- middleware

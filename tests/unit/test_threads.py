@@ -142,6 +142,23 @@ async def test_as_many_run_at_once_as_the_limit_allows(threads: Threads) -> None
     assert sorted(await done(*(threads.submit(lambda: meeting.wait(AMPLE)) for _ in range(3)))) == [0, 1, 2]
 
 
+async def test_idle_threads_wake_for_as_many_calls_as_wait(threads: Threads) -> None:
+    """However their calls alternate between such as need others to run beside them, and such as do not."""
+    for _ in range(100):
+        meeting = threading.Barrier(3)
+        together = [threads.submit(lambda meeting=meeting: meeting.wait(AMPLE)) for _ in range(3)]  # type: ignore[misc]
+        assert sorted(await done(*together)) == [0, 1, 2]
+        assert await done(*(threads.submit(lambda: 7) for _ in range(10))) == [7] * 10
+
+
+async def test_call_that_waits_for_another_one_does_not_hold_it_up(threads: Threads) -> None:
+    """A thread that takes one and leaves another waiting must not keep that to itself."""
+    for _ in range(100):
+        over = threading.Event()
+        waits, lets_go = threads.submit(lambda over=over: over.wait(AMPLE)), threads.submit(over.set)  # type: ignore[misc]
+        assert await done(waits, lets_go) == [True, None]
+
+
 async def test_idle_thread_is_used_again(threads: Threads) -> None:
     idents = set()
 
