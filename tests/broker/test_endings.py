@@ -64,7 +64,7 @@ async def test_a_message_nobody_can_decode_is_settled_before_the_end(
     def broken(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("brokerjobs.lane.decode", broken)
+    monkeypatch.setattr("brokerjobs.amqp.delivery.decode", broken)
     worker = Worker([Consumer("emails")], settings)
     running = await begin(worker)
     amqp.publish(url, "emails.welcome", b"{}")
