@@ -6,15 +6,19 @@ a worker does for a small job. Here a change is an addition; what it became is t
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+Merge = Literal["sum", "max", "min", "earliest"]
+"""How the levels of several processes become one; `earliest` is the least that is not 0."""
 
 
 class Number:
@@ -23,17 +27,61 @@ class Number:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value = 0
+        self.value: float = 0
 
-    def inc(self, by: int = 1) -> None:
+    def inc(self, by: float = 1) -> None:
         self.value += by
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+
+class Reading:
+    """One series of a level that nobody keeps: it is read where it is, when Prometheus asks.
+
+    Args:
+        read: gives the value; called by any thread.
+    """
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        self._read = read
+
+    @property
+    def value(self) -> float:
+        return self._read()
+
+
+class Stopwatch:
+    """One series of time that something has lasted, what lasts now included."""
+
+    __slots__ = ("_ended", "_since")
+
+    def __init__(self) -> None:
+        self._ended = 0.0
+        self._since: float | None = None
+
+    def begin(self) -> None:
+        """It lasts from now on, unless it already did."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def end(self) -> None:
+        """It lasts no more."""
+        self._ended, self._since = self.value, None
+
+    @property
+    def value(self) -> float:
+        since = self._since
+        return self._ended if since is None else self._ended + time.monotonic() - since
 
 
 class Timing:
-    """One series of timings, likewise.
+    """One series of timings, or of other amounts, likewise.
 
     Args:
-        bounds: of the buckets, in seconds, rising; one more has no bound.
+        bounds: of the buckets, rising; one more has no bound.
     """
 
     __slots__ = ("bounds", "counts", "sum")
@@ -43,12 +91,18 @@ class Timing:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
 
-SeriesT = TypeVar("SeriesT", Number, Timing)
+class _HasValue(Protocol):
+    @property
+    def value(self) -> float: ...
+
+
+SeriesT = TypeVar("SeriesT")
+ValueT = TypeVar("ValueT", bound=_HasValue)
 
 
 class _Instrument(Collector, Generic[SeriesT]):
@@ -73,37 +127,75 @@ class _Instrument(Collector, Generic[SeriesT]):
         return self.collect()
 
 
-class _Numbers(_Instrument[Number]):
-    family: ClassVar[type[CounterMetricFamily | GaugeMetricFamily]]
-
-    def _new(self) -> Number:
-        return Number()
-
+class _Numbers(_Instrument[ValueT]):
     def collect(self) -> Iterator[Metric]:
-        family = self.family(*self._about, labels=self._labels)
+        family = self._family()
         for values, series in list(self._series.items()):
             family.add_metric(values, series.value)
         yield family
 
+    def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
+        return CounterMetricFamily(*self._about, labels=self._labels)
 
-class Tally(_Numbers):
+
+class Tally(_Numbers[Number]):
     """What only grows."""
 
-    family = CounterMetricFamily
+    def _new(self) -> Number:
+        return Number()
 
 
-class Level(_Numbers):
-    """What rises and falls."""
+class Lasting(_Numbers[Stopwatch]):
+    """For how long something was so, all times together."""
 
-    family = GaugeMetricFamily
+    def _new(self) -> Stopwatch:
+        return Stopwatch()
 
 
-class Timings(_Instrument[Timing]):
-    """How long things took, in buckets.
+class Level(_Numbers[Number]):
+    """What rises and falls.
 
     Args:
         name, documentation, labels, registry: as everywhere.
-        buckets: their bounds, in seconds.
+        merge: what those of several processes are together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        registry: CollectorRegistry,
+        merge: Merge,
+    ) -> None:
+        self._merge = merge
+        super().__init__(name, documentation, labels, registry)
+
+    def _new(self) -> Number:
+        return Number()
+
+    def follow(self, read: Callable[[], float], *values: str) -> None:
+        """Read the series of these values from now on, instead of keeping it."""
+        self._series[values] = Reading(read)  # type: ignore[assignment]
+
+    def _family(self) -> MergedGauge:
+        return MergedGauge(*self._about, labels=self._labels, merge=self._merge)
+
+
+class MergedGauge(GaugeMetricFamily):
+    """A gauge that says what those of several processes are together."""
+
+    def __init__(self, name: str, documentation: str, *, labels: Sequence[str], merge: Merge) -> None:
+        super().__init__(name, documentation, labels=labels)
+        self.merge = merge
+
+
+class Timings(_Instrument[Timing]):
+    """How long things took, or how much of them there was, in buckets.
+
+    Args:
+        name, documentation, labels, registry: as everywhere.
+        buckets: their bounds, in the unit of the name.
     """
 
     def __init__(

@@ -92,6 +92,7 @@ class Lane:
         self._runs = Runs()
         self._tally = Tally()
         self._records = Records(self.queue, metrics)
+        metrics.oldest_start.follow(self._oldest_start, self.queue)
         self.gate = Gate(self.queue, consumer.breaker, metrics, lambda: freed(self))
         self._settling = Settling(self.queue, settlement, self._runs, self.gate, self._records)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
@@ -120,7 +121,10 @@ class Lane:
     def take(self, delivery: Delivery) -> None:
         """Take a delivery in; it starts when `start` finds a slot."""
         self.changes += 1
-        if not (delivery.redelivered and self._recognise(delivery)):
+        if delivery.redelivered:
+            self._records.came_again()
+            self._take_again(delivery)
+        else:
             self._inbox.append((time.monotonic(), delivery))
 
     def start(self) -> None:
@@ -170,7 +174,22 @@ class Lane:
             if run is not None
         ]
 
+    def _oldest_start(self) -> float:
+        """Since when the one has run that has run longest; asked by any thread, so of a list made at once."""
+        return min(
+            (run.began for run in list(self._tasks.values()) if run and not run.has_ended), default=0.0
+        )
+
+    @property
+    def due(self) -> float:
+        """When the message was due that was started last, seconds since the epoch; 0 before the first."""
+        return self._records.due
+
     # -- what comes again
+
+    def _take_again(self, delivery: Delivery) -> None:
+        if not self._recognise(delivery):
+            self._inbox.append((time.monotonic(), delivery))
 
     def _recognise(self, delivery: Delivery) -> bool:
         """Adopt or absorb a message whose run is known here."""
@@ -204,7 +223,8 @@ class Lane:
         """It runs here already: who made a copy that counts lost its session before it acknowledged the original."""
         await asyncio.wait(before)
         if delivery.is_live:
-            self.take(delivery)
+            self.changes += 1
+            self._take_again(delivery)
 
     async def _settle_only(self, run: Run, outcome: Outcome) -> None:
         self._remember(run)

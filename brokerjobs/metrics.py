@@ -6,12 +6,14 @@ cannot multiply the series.
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from brokerjobs.errors import ConfigurationError
-from brokerjobs.instruments import Level, Tally, Timings
+from brokerjobs.instruments import Lasting, Level, Merge, Tally, Timings
 from brokerjobs.outcome import WORDS
 
 OTHER = "other"
@@ -19,27 +21,17 @@ RECOGNISED = ("adopted", "absorbed")
 DEATH_CAUSES = ("timeout", "memory", "exit", "SIGKILL", "SIGSEGV", "SIGABRT")  # other signals by their names
 RESTART_REASONS = ("exit", "signal", "jobs", "memory", "threads", "rolling")
 PUBLISH_OUTCOMES = ("confirmed", "refused", "unknown")
+CONSUMER, PUBLISHER = ROLES = ("consumer", "publisher")
+STATES = ("ready", "dead")
+EXCEPTIONS = 50  # that are told apart: an exception's class may be made at run time
+
 _DURATION = (
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    120,
-    300,
-    600,
-    1800,
-    3600,
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
 )
 _WAIT = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 21600)
+_CONFIRM = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ATTEMPTS = (1, 2, 3, 5, 8, 13, 21)
 
 
 class Metrics:
@@ -47,112 +39,164 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.received = Tally(
-            "brokerjobs_jobs_received",
-            "Deliveries, repeated ones included.",
-            ["queue", "job"],
-            self.registry,
+        self._exceptions: set[str] = set()
+        self._make_those_of_jobs()
+        self._make_those_of_queues()
+        self._make_those_of_the_process()
+
+    def _make_those_of_jobs(self) -> None:
+        self.received = self._tally("jobs_received", "Deliveries, repeated ones included.", "queue", "job")
+        self.redelivered = self._tally(
+            "jobs_redelivered", "Deliveries that RabbitMQ had delivered before.", "queue"
         )
-        self.finished = Tally(
-            "brokerjobs_jobs_finished",
-            "Attempts by how they ended.",
-            ["queue", "job", "outcome"],
-            self.registry,
+        self.finished = self._tally("jobs_finished", "Attempts by how they ended.", "queue", "job", "outcome")
+        self.failures = self._tally(
+            "job_failures",
+            "Attempts that went wrong, by the exception's class, or by the reason where there was none.",
+            *("queue", "job", "exception"),
         )
-        self.duration = Timings(
-            "brokerjobs_job_duration_seconds",
-            "How long attempts ran.",
-            ["queue", "job"],
-            self.registry,
-            _DURATION,
+        self.duration = self._timings(
+            "job_duration_seconds", "How long attempts ran.", _DURATION, "queue", "job"
         )
-        self.wait = Timings(
-            "brokerjobs_job_wait_seconds",
-            "From when a job was due to when it started.",
-            ["queue"],
-            self.registry,
-            _WAIT,
+        self.wait = self._timings(
+            "job_wait_seconds", "From when a job was due to when it started.", _WAIT, "queue"
         )
-        self.in_progress = Level(
-            "brokerjobs_jobs_in_progress", "Jobs that run now.", ["queue"], self.registry
+        self.attempts = self._timings(
+            "job_attempts", "Attempts that jobs took until they succeeded or died.", _ATTEMPTS, "queue"
         )
-        self.slots = Gauge(
-            "brokerjobs_worker_slots",
-            "Jobs that may run at once.",
-            ["queue"],
-            registry=self.registry,
+        self.replayed = self._tally(
+            "jobs_replayed", "First attempts of jobs that came back from a dead letter queue.", "queue"
         )
-        self.abandoned = Counter(
-            "brokerjobs_threads_abandoned", "Threads left behind by jobs that outran their timeout.", ["queue"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.child_deaths = Counter(
-            "brokerjobs_child_deaths", "Child processes that died under a job, by cause.", ["queue", "cause"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.published = Counter(
-            "brokerjobs_jobs_published",
-            "Messages published, by outcome.",
-            ["outcome"],
-            registry=self.registry,
+        self.in_progress = self._level("jobs_in_progress", "Jobs that run now.", "sum", "queue")
+        self.oldest_start = self._level(
+            "jobs_oldest_start_timestamp_seconds",
+            "When the job that has run longest was started; 0 while none runs.",
+            "earliest",
+            "queue",
         )
-        self.recognised = Counter(
-            "brokerjobs_jobs_recognised",
+        self.recognised = self._counter(
+            "jobs_recognised",
             "Messages delivered again whose run was known: adopted while it ran, absorbed after it.",
-            ["queue", "how"],
-            registry=self.registry,
+            *("queue", "how"),
         )
-        self.paused = Gauge(
-            "brokerjobs_queue_paused",
-            "1 while this worker takes nothing from the queue.",
-            ["queue"],
-            registry=self.registry,
-        )
-        self.breaker = Gauge(
-            "brokerjobs_breaker_open",
-            "1 while the queue rests or is tried because its jobs failed one after another.",
-            ["queue"],
-            registry=self.registry,
-        )
-        self.settle_failures = Counter(
-            "brokerjobs_settle_failures",
+        self.settle_failures = self._counter(
+            "settle_failures",
             "Acks and nacks lost with their channel: the job will be delivered again.",
-            ["queue"],
-            registry=self.registry,
+            "queue",
         )
-        self.connected = Gauge(
-            "brokerjobs_broker_connected",
-            "1 while connected to RabbitMQ.",
+        self.abandoned = self._counter(
+            "threads_abandoned", "Threads left behind by jobs that outran their timeout.", "queue"
+        )
+        self.child_deaths = self._counter(
+            "child_deaths", "Child processes that died under a job, by cause.", "queue", "cause"
+        )
+
+    def _make_those_of_queues(self) -> None:
+        self.slots = self._level("worker_slots", "Jobs that may run at once.", "sum", "queue")
+        self.paused = self._level(
+            "queue_paused", "1 while this worker takes nothing from the queue.", "max", "queue"
+        )
+        self.breaker = self._level(
+            "breaker_open",
+            "1 while the queue rests or is tried because its jobs failed one after another.",
+            "max",
+            "queue",
+        )
+        self.queue_messages = self._level(
+            "queue_messages",
+            "Messages ready, or dead, when RabbitMQ was last asked.",
+            "max",
+            "queue",
+            "state",
+        )
+        self.queue_consumers = self._level(
+            "queue_consumers", "Consumers of the queue when RabbitMQ was last asked.", "max", "queue"
+        )
+        self.queue_oldest_age = self._level(
+            "queue_oldest_age_seconds",
+            "For how long the oldest message that is ready may have waited; 0 when none is.",
+            "max",
+            "queue",
+        )
+
+    def _make_those_of_the_process(self) -> None:
+        self.published = self._counter("jobs_published", "Messages published, by outcome.", "outcome")
+        self.publish_duration = Histogram(
+            "brokerjobs_publish_duration_seconds",
+            "From when a message was sent by itself to when it was confirmed.",
+            registry=self.registry,
+            buckets=_CONFIRM,
+        )
+        self.connected = self._level(
+            "broker_connected",
+            "1 while connected to RabbitMQ; for a publisher also while nothing was to be published.",
+            "min",
+            "role",
+        )
+        self.reconnects = self._tally("broker_reconnects", "Connections made after the first.", "role")
+        self.blocked = Lasting(
+            "brokerjobs_broker_blocked_seconds",
+            "For how long RabbitMQ took nothing from the connection, because of an alarm.",
             ["role"],
-            registry=self.registry,
+            self.registry,
         )
-        self.restarts = Counter(
-            "brokerjobs_process_restarts",
-            "Child processes that were followed by another, by why.",
-            ["reason"],
-            registry=self.registry,
+        self.loop_lag = self._level(
+            "event_loop_lag_seconds", "The most that the event loop was late in the last moments.", "max"
+        )
+        self.info = self._level("worker_info", "1 for each worker.", "max", "version", "python")
+        self.restarts = self._counter(
+            "process_restarts", "Child processes that were followed by another, by why.", "reason"
         )
         for outcome in PUBLISH_OUTCOMES:
             self.published.labels(outcome)
+
+    def prepare_worker(self, version: str) -> None:
+        """Create the series that each worker has."""
+        self.info.labels(version, platform.python_version()).set(1)
+        self.loop_lag.labels()
+        for role in ROLES:
+            self.connected.labels(role).set(role == PUBLISHER)
+            self.reconnects.labels(role)
+            self.blocked.labels(role)
 
     def prepare(self, queue: str, jobs: list[str], slots: int) -> None:
         """Create the series of a queue at its start, so that rates see the first event."""
         for job in (*jobs, OTHER):
             self.received.labels(queue, job)
             self.duration.labels(queue, job)
+            self.failures.labels(queue, job, OTHER)
             for outcome in WORDS:
                 self.finished.labels(queue, job, outcome)
-        self.wait.labels(queue)
-        self.in_progress.labels(queue)
-        self.abandoned.labels(queue)
         for cause in DEATH_CAUSES:
             self.child_deaths.labels(queue, cause)
-        self.settle_failures.labels(queue)
-        self.paused.labels(queue)
-        self.breaker.labels(queue)
         for how in RECOGNISED:
             self.recognised.labels(queue, how)
+        for own in (self.redelivered, self.replayed, self.wait, self.attempts, self.in_progress,
+                    self.oldest_start, self.abandoned, self.settle_failures, self.paused, self.breaker):  # fmt: skip
+            own.labels(queue)
         self.slots.labels(queue).set(slots)
+
+    def exception(self, name: str) -> str:
+        """As it is counted: the first ones by their names."""
+        if name not in self._exceptions:
+            if len(self._exceptions) >= EXCEPTIONS:
+                return OTHER
+            self._exceptions.add(name)
+        return name
+
+    # -- how each is made: all that happens with jobs by one thread, the others by any
+
+    def _tally(self, name: str, documentation: str, *labels: str) -> Tally:
+        return Tally(f"brokerjobs_{name}", documentation, labels, self.registry)
+
+    def _timings(self, name: str, documentation: str, buckets: Sequence[float], *labels: str) -> Timings:
+        return Timings(f"brokerjobs_{name}", documentation, labels, self.registry, buckets)
+
+    def _level(self, name: str, documentation: str, merge: Merge, *labels: str) -> Level:
+        return Level(f"brokerjobs_{name}", documentation, labels, self.registry, merge)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"brokerjobs_{name}", documentation, labels, registry=self.registry)
 
     def serve(self, host: str, port: int) -> WSGIServer:
         """Serve `/metrics`.

@@ -23,7 +23,11 @@ class Records:
         self._queue = queue
         self._metrics = metrics
         self._wait = metrics.wait.labels(queue)
+        self._attempts = metrics.attempts.labels(queue)
         self._in_progress = metrics.in_progress.labels(queue)
+        self._redelivered = metrics.redelivered.labels(queue)
+        self._replayed = metrics.replayed.labels(queue)
+        self.due = 0.0  # when the message was, seconds since the epoch, that was started last
         self._received: dict[str, Number] = {}
         self._finished: dict[tuple[str, str], Number] = {}
         self._durations: dict[str, Timing] = {}
@@ -36,10 +40,17 @@ class Records:
             series = self._received[job] = self._metrics.received.labels(self._queue, job)
         series.value += 1
 
+    def came_again(self) -> None:
+        """A delivery came that RabbitMQ had delivered before."""
+        self._redelivered.value += 1
+
     def began(self, message: Message) -> None:
         """An attempt began."""
-        self._wait.observe(max(0.0, time.time() - message.ready_at))
+        due = self.due = message.ready_at
+        self._wait.observe(max(0.0, time.time() - due))
         self._in_progress.value += 1
+        if message.generation and not message.first_at:
+            self._replayed.value += 1
 
     def ended(self) -> None:
         """It runs no more."""
@@ -66,7 +77,18 @@ class Records:
             if durations is None:
                 durations = self._durations[job] = self._metrics.duration.labels(self._queue, job)
             durations.observe(duration)
+        if how == "succeeded":
+            self._attempts.observe(message.attempt)
+        elif isinstance(outcome, (Retried, DeadLettered)):
+            self._failed(message, outcome, job)
         self._say(message, outcome, duration or 0.0)
+
+    def _failed(self, message: Message, outcome: Retried | DeadLettered, job: str) -> None:
+        if outcome.failure is not None:
+            exception = self._metrics.exception(outcome.failure.kind or outcome.reason)
+            self._metrics.failures.labels(self._queue, job, exception).inc()
+        if isinstance(outcome, DeadLettered):
+            self._attempts.observe(message.attempt)
 
     def recognised(self, how: str, job: str) -> None:
         """What came was known: `adopted` or `absorbed`."""

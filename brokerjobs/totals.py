@@ -1,12 +1,14 @@
 """Metrics of several processes as one: each tells what has changed, one of them adds up and serves.
 
-Counters and histograms outlive the process that counted, so a sum never goes backwards; gauges end with theirs.
+Counters and histograms outlive the process that counted, so a sum never goes backwards; gauges end with theirs, and
+each says by itself what several of it are together.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Metric
@@ -14,13 +16,25 @@ from prometheus_client.registry import Collector
 
 from brokerjobs.metrics import serve
 
-# A family: its name, type and description, and its samples: name, labels and value of each.
+# A family: its name, type, description and merge, and its samples: name, labels and value of each.
 Sample = tuple[str, Sequence[Sequence[str]], float]
-Family = tuple[str, str, str, Sequence[Sample]]
+Family = tuple[str, str, str, str, Sequence[Sample]]
 Changes = Sequence[Family]
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Samples = dict[_Key, float]
+
+
+def _earliest(values: Iterable[float]) -> float:
+    return min((value for value in values if value), default=0.0)
+
+
+_MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {
+    "sum": sum,
+    "max": max,
+    "min": min,
+    "earliest": _earliest,
+}
 
 
 class Teller:
@@ -45,16 +59,24 @@ class Teller:
                 self._told[sample.name, labels] = sample.value
                 samples.append((sample.name, labels, sample.value))
             if samples:
-                found.append((family.name, family.type, family.documentation, samples))
+                merge = getattr(family, "merge", "sum")
+                found.append((family.name, family.type, family.documentation, merge, samples))
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _About:
+    type: str
+    documentation: str
+    merge: Callable[[Iterable[float]], float]
+
+
 class Totals(Collector):
-    """The sums over all that tell; a collector for a registry that is served."""
+    """What all that tell are together; a collector for a registry that is served."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # Prometheus is answered by a thread
-        self._families: dict[str, tuple[str, str]] = {}
+        self._families: dict[str, _About] = {}
         self._living: dict[Hashable, dict[str, _Samples]] = {}
         self._ended: dict[str, _Samples] = {}
 
@@ -62,8 +84,8 @@ class Totals(Collector):
         """Note what a source tells."""
         with self._lock:
             told = self._living.setdefault(source, {})
-            for name, type_, documentation, samples in changes:
-                self._families[name] = (type_, documentation)
+            for name, type_, documentation, merge, samples in changes:
+                self._families[name] = _About(type_, documentation, _MERGES.get(merge, sum))
                 family = told.setdefault(name, {})
                 for sample, labels, value in samples:
                     family[sample, tuple((label, text) for label, text in labels)] = value
@@ -72,24 +94,28 @@ class Totals(Collector):
         """This source tells nothing any more: its counts stay."""
         with self._lock:
             for name, samples in self._living.pop(source, {}).items():
-                if self._families[name][0] != "gauge":
-                    _add(self._ended.setdefault(name, {}), samples)
+                if self._families[name].type != "gauge":
+                    both = (self._ended.get(name, {}), samples)
+                    self._ended[name] = _merged(both, self._families[name].merge)
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             families = dict(self._families)
-            sums = {
-                name: _sum(family[name] for family in (self._ended, *self._living.values()) if name in family)
-                for name in families
+            merged = {
+                name: _merged(
+                    (family[name] for family in (self._ended, *self._living.values()) if name in family),
+                    about.merge,
+                )
+                for name, about in families.items()
             }
-        for name, (type_, documentation) in families.items():
-            metric = Metric(name, documentation, type_)
-            for (sample, labels), value in sums[name].items():
+        for name, about in families.items():
+            metric = Metric(name, about.documentation, about.type)
+            for (sample, labels), value in merged[name].items():
                 metric.add_sample(sample, dict(labels), value)
             yield metric
 
     def serve(self, host: str, port: int) -> WSGIServer:
-        """Serve `/metrics` of the sums.
+        """Serve `/metrics` of what they are together.
 
         Raises:
             ConfigurationError: when the port is taken or not ours to use.
@@ -111,13 +137,9 @@ def total(instrument: Collector) -> int:
     )
 
 
-def _sum(several: Iterable[_Samples]) -> _Samples:
-    result: _Samples = {}
+def _merged(several: Iterable[_Samples], merge: Callable[[Iterable[float]], float]) -> _Samples:
+    values: dict[_Key, list[float]] = {}
     for samples in several:
-        _add(result, samples)
-    return result
-
-
-def _add(to: _Samples, samples: _Samples) -> None:
-    for key, value in samples.items():
-        to[key] = to.get(key, 0.0) + value
+        for key, value in samples.items():
+            values.setdefault(key, []).append(value)
+    return {key: merge(found) for key, found in values.items()}

@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from brokerjobs import cautions, long_jobs, provision
+from brokerjobs import __version__, cautions, long_jobs, provision
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.guard import Streak
 from brokerjobs.amqp.publisher import Publisher
@@ -39,7 +39,7 @@ from brokerjobs.isolation import processes_for
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
-from brokerjobs.metrics import Metrics
+from brokerjobs.metrics import CONSUMER, Metrics
 from brokerjobs.remote import Remote
 from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
@@ -124,6 +124,7 @@ class Worker:
             NotConsuming: it is connected, messages wait, and it gets none.
         """
         cautions.warn(self._settings)
+        self._metrics.prepare_worker(__version__)
         threads = Threads(self._settings.concurrency * (1 if self._strict else len(self._consumers)))
         self._publisher = Publisher(
             self._settings,
@@ -268,7 +269,9 @@ class Worker:
             raise
         log.info("consuming", queues=self._title, rabbitmq=str(session.connection.capabilities),
                  broker=self._settings.address, concurrency=self._settings.concurrency)  # fmt: skip
-        self._metrics.connected.labels("consumer").set(1)
+        self._metrics.connected.labels(CONSUMER).set(1)
+        if self._was_connected:
+            self._metrics.reconnects.labels(CONSUMER).inc()
         self._was_connected = True
         self._connected.set()
         return session
@@ -328,7 +331,7 @@ class Worker:
         if self._order is not None:
             self._order.close()
         self._connected.clear()
-        self._metrics.connected.labels("consumer").set(0)
+        self._metrics.connected.labels(CONSUMER).set(0)
         for lane in self._lanes:
             lane.forget_inbox()
         await session.close()

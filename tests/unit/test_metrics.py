@@ -12,7 +12,7 @@ from brokerjobs.errors import ConfigurationError
 from brokerjobs.metrics import OTHER, PUBLISH_OUTCOMES, Metrics
 from brokerjobs.outcome import WORDS
 
-LABELS = {"queue", "job", "outcome", "role", "how", "cause", "le"}
+LABELS = {"queue", "job", "outcome", "exception", "role", "how", "cause", "le"}
 
 
 def series(metrics: Metrics) -> list[tuple[str, dict[str, str], float]]:
@@ -86,7 +86,7 @@ def test_names_say_what_is_counted_and_in_what() -> None:
         assert family.name.startswith("brokerjobs_")
         assert family.documentation.endswith(".")
         if family.type == "histogram":
-            assert family.name.endswith("_seconds")
+            assert family.name.endswith(("_seconds", "_attempts"))
 
 
 def test_buckets_reach_from_milliseconds_to_the_longest_timeouts() -> None:

@@ -101,7 +101,7 @@ def test_parent_that_does_not_read_holds_nobody_up_and_hears_all_lines_whole(fam
 
     def large() -> Report:
         sent.append(len(sent) + 1)
-        return Report(finished=len(sent), metrics=[("x" * 100_000, "counter", "", [])])
+        return Report(finished=len(sent), metrics=[("x" * 100_000, "counter", "", "sum", [])])
 
     family.parent.attend(lambda: None, AT_ONCE, large)
 

@@ -20,8 +20,8 @@ from brokerjobs.supervisor.supervisor import Ending, Heard, Patience, Supervisor
 from brokerjobs.totals import Totals
 from tests.waiting import eventually_async
 
-JOBS = ("brokerjobs_jobs_finished", "counter", "Jobs.", [("brokerjobs_jobs_finished_total", (), 7.0)])
-SLOTS = ("brokerjobs_worker_slots", "gauge", "Slots.", [("brokerjobs_worker_slots", (), 10.0)])
+JOBS = ("brokerjobs_jobs_finished", "counter", "Jobs.", "sum", [("brokerjobs_jobs_finished_total", (), 7.0)])
+SLOTS = ("brokerjobs_worker_slots", "gauge", "Slots.", "sum", [("brokerjobs_worker_slots", (), 10.0)])
 
 
 class FakeChild:

@@ -17,7 +17,7 @@ from brokerjobs.totals import Changes, Teller, Totals, total
 def told(changes: Changes) -> dict[str, float]:
     return {
         sample + "".join(f" {label}={text}" for label, text in labels): value
-        for _, _, _, samples in changes
+        for *_, samples in changes
         for sample, labels, value in samples
     }
 
