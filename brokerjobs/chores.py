@@ -14,13 +14,14 @@ from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import LOST, ConnectionLost
 from brokerjobs.amqp.session import Session
 from brokerjobs.errors import BrokerJobsError
-from brokerjobs.gate import BROKER, OPERATOR
+from brokerjobs.gate import BROKER
 from brokerjobs.lane import STALE, Lane
 from brokerjobs.logs import log
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Binding, Names
 from brokerjobs.transport import AsyncPublisher
 from brokerjobs.unrouted import sweep
+from brokerjobs.worker_state import OPERATOR
 
 IDLE_CHECK = 0.2  # seconds between looks at the queues in burst mode
 WATCH_INTERVAL = 15.0  # seconds between looks whether what waits is delivered

@@ -5,51 +5,18 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
+from brokerjobs import worker_state
 from brokerjobs.amqp import control, declare, pauses
 from brokerjobs.amqp.connection import LOST, Connection
 from brokerjobs.amqp.control import Body, Line
 from brokerjobs.errors import BrokerUnreachable, UnknownQueue
 from brokerjobs.settings import Settings
 from brokerjobs.topology import CANCEL, TO_WORKERS, Names, check_word
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningJob:
-    """A job that a worker runs now.
-
-    Args:
-        began: seconds since the epoch, by the worker's clock.
-    """
-
-    id: str
-    job: str
-    queue: str
-    attempt: int
-    began: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerState:
-    """What a worker tells of itself.
-
-    Args:
-        worker: its host and process id.
-        queues: that it consumes.
-        since: when it started, seconds since the epoch.
-        paused: of each paused queue who paused it and why.
-        running: its jobs, the oldest first.
-    """
-
-    worker: str
-    queues: tuple[str, ...]
-    since: float
-    paused: Mapping[str, Mapping[str, str]]
-    running: tuple[RunningJob, ...]
+from brokerjobs.worker_state import WorkerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +88,7 @@ async def workers(settings: Settings, *, wait: float) -> list[WorkerState]:
     """The workers of the namespace that answer within some seconds."""
     async with _line(settings) as (_, line):
         await line.say(f"{TO_WORKERS}.ping", {})
-        found = [state async for body in line.replies(wait) if (state := _state(body)) is not None]
+        found = [state async for body in line.replies(wait) if (state := worker_state.read(body)) is not None]
     return sorted(found, key=lambda state: state.worker)
 
 
@@ -144,26 +111,3 @@ def _found(body: Body) -> Found | None:
     with suppress(KeyError, TypeError):
         return Found(**{name: body[name] for name in ("worker", "queue", "job", "stopped")})
     return None
-
-
-def _state(body: Body) -> WorkerState | None:
-    try:
-        return WorkerState(
-            worker=str(body["worker"]),
-            queues=tuple(map(str, body["queues"])),
-            since=float(body["since"]),
-            paused={str(queue): dict(whys) for queue, whys in body["paused"].items()},
-            running=tuple(sorted(map(_running, body["running"]), key=lambda job: job.began)),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
-
-
-def _running(job: dict[str, Any]) -> RunningJob:
-    return RunningJob(
-        id=str(job["id"]),
-        job=str(job["job"]),
-        queue=str(job["queue"]),
-        attempt=int(job["attempt"]),
-        began=float(job["began"]),
-    )

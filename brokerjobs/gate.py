@@ -13,7 +13,6 @@ from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
 
 SHORT_REST = 60.0  # seconds
 BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
-OPERATOR = "operator"  # who pauses a queue by `brokerjobs pause`
 BROKER = "broker"  # who pauses a queue that RabbitMQ has taken from this worker
 
 

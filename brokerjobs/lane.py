@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +33,7 @@ from brokerjobs.records import Records
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 from brokerjobs.settling import Settling
 from brokerjobs.suspects import COUNTED, Tally, Verdict, judge
+from brokerjobs.worker_state import QueueWork, RecentFailure
 
 # Seconds, after the drain timeout, for what is being settled, and then for what is cancelled. Together with closing
 # connections they must stay below what the worker's own process, and its parent, allow beyond it (supervisor.child).
@@ -184,6 +185,24 @@ class Lane:
     def due(self) -> float:
         """When the message was due that was started last, seconds since the epoch; 0 before the first."""
         return self._records.due
+
+    @property
+    def work(self) -> QueueWork:
+        """What was done since the start."""
+        received, finished = self._records.counts
+        return QueueWork(
+            slots=self._slots.limit,
+            unstarted=len(self._inbox),
+            received=received,
+            finished=finished,
+            due=self._records.due,
+            began=self._records.began_at,
+        )
+
+    @property
+    def failures(self) -> Iterable[RecentFailure]:
+        """The last attempts that failed, the oldest first."""
+        return self._records.failures
 
     # -- what comes again
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 
+from brokerjobs.failure import cut
 from brokerjobs.instruments import Number, Timing
 from brokerjobs.logs import hears_info, log
 from brokerjobs.message import Message
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded, word
+from brokerjobs.worker_state import ERROR_LIMIT, FAILURES, RecentFailure
 
 
 class Records:
@@ -28,6 +31,8 @@ class Records:
         self._redelivered = metrics.redelivered.labels(queue)
         self._replayed = metrics.replayed.labels(queue)
         self.due = 0.0  # when the message was, seconds since the epoch, that was started last
+        self.began_at = 0.0  # when it was started, likewise
+        self.failures = deque[RecentFailure](maxlen=FAILURES)
         self._received: dict[str, Number] = {}
         self._finished: dict[tuple[str, str], Number] = {}
         self._durations: dict[str, Timing] = {}
@@ -46,8 +51,9 @@ class Records:
 
     def began(self, message: Message) -> None:
         """An attempt began."""
-        due = self.due = message.ready_at
-        self._wait.observe(max(0.0, time.time() - due))
+        due, now = message.ready_at, time.time()
+        self.due, self.began_at = due, now
+        self._wait.observe(max(0.0, now - due))
         self._in_progress.value += 1
         if message.generation and not message.first_at:
             self._replayed.value += 1
@@ -87,8 +93,17 @@ class Records:
         if outcome.failure is not None:
             exception = self._metrics.exception(outcome.failure.kind or outcome.reason)
             self._metrics.failures.labels(self._queue, job, exception).inc()
+            self._remember(message, word(outcome), str(outcome.failure) or outcome.reason)
         if isinstance(outcome, DeadLettered):
             self._attempts.observe(message.attempt)
+
+    @property
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """What was received, and what was finished by outcome."""
+        finished: Counter[str] = Counter()
+        for (_, how), series in self._finished.items():
+            finished[how] += int(series.value)
+        return sum(int(series.value) for series in self._received.values()), dict(finished)
 
     def recognised(self, how: str, job: str) -> None:
         """What came was known: `adopted` or `absorbed`."""
@@ -117,3 +132,16 @@ class Records:
                 self._log.warning("job released", **fields, reason=outcome.reason)
             case _:
                 self._log.info("job succeeded", **fields, duration=round(duration, 4))
+
+    def _remember(self, message: Message, outcome: str, error: str) -> None:
+        self.failures.append(
+            RecentFailure(
+                at=time.time(),
+                queue=self._queue,
+                job=message.job,
+                id=message.id,
+                attempt=message.attempt,
+                outcome=outcome,
+                error=cut(error, ERROR_LIMIT),
+            )
+        )

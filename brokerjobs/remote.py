@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from brokerjobs.amqp import control, pauses
@@ -21,13 +22,13 @@ from brokerjobs.amqp.control import Body, Command, note
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import history
 from brokerjobs.errors import AccessRefused, BrokerJobsError
-from brokerjobs.gate import OPERATOR
 from brokerjobs.lane import Lane
 from brokerjobs.logs import log
 from brokerjobs.message import SHORT_LIMIT, Message
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
+from brokerjobs.worker_state import FAILURES, OPERATOR, RecentFailure
 
 REMEMBERED = 100_000  # cancellations
 MOST_ANSWERS = 100  # at once; a flood of questions must not hold up retries
@@ -160,7 +161,14 @@ class Remote:
             "since": self._since,
             "paused": {lane.queue: dict(lane.gate.pauses) for lane in self._lanes if lane.gate.is_paused},
             "running": [job for lane in self._lanes for job in lane.jobs],
+            "work": {lane.queue: asdict(lane.work) for lane in self._lanes},
+            "failures": [asdict(failure) for failure in self._failures()],
         }
+
+    def _failures(self) -> list[RecentFailure]:
+        """The last of all queues: what is told must not grow with how many those are."""
+        found = (failure for lane in self._lanes for failure in lane.failures)
+        return sorted(found, key=lambda failure: failure.at)[-FAILURES:]
 
     def _answer(self, command: Command, body: dict[str, Any]) -> None:
         if command.reply_to and len(self._answers) < MOST_ANSWERS:

@@ -13,8 +13,8 @@ import click
 from brokerjobs import control, settings
 from brokerjobs.cli.options import namespace_option, url_option, wait_option
 from brokerjobs.cli.output import json_option, print_json, print_table
-from brokerjobs.control import WorkerState
 from brokerjobs.durations import seconds, text
+from brokerjobs.worker_state import WorkerState
 
 COLUMNS = ("worker", "queue", "job", "id", "attempt", "for")
 

@@ -11,8 +11,9 @@ import pytest
 from brokerjobs import Breaker, chores
 from brokerjobs import settings as settings_module
 from brokerjobs.chores import Chores
-from brokerjobs.gate import BREAKER, OPERATOR, Gate
+from brokerjobs.gate import BREAKER, Gate
 from brokerjobs.metrics import Metrics
+from brokerjobs.worker_state import OPERATOR
 from tests.waiting import eventually_async
 
 

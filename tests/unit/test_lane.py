@@ -28,6 +28,7 @@ from brokerjobs.outcome import Outcome
 from brokerjobs.supervisor.child import GRACE
 from brokerjobs.topology import Names
 from brokerjobs.transport import Publication
+from brokerjobs.worker_state import ERROR_LIMIT, FAILURES, QueueWork
 from tests.unit.doubles import FakeDelivery, FakePublisher
 from tests.waiting import eventually_async
 
@@ -1238,3 +1239,45 @@ async def test_run_that_a_hook_has_cancelled_goes_back_after_a_rest(
 
     assert bench.journal == ["requeue"]
     assert [line["event"] for line in lines] == ["run failed"]
+
+
+# -- what operators are told
+
+
+async def test_lane_tells_what_it_did_since_the_start(bench: Bench) -> None:
+    assert bench.lane.work == QueueWork(slots=2, unstarted=0, received=0, finished={}, due=0.0, began=0.0)
+    assert list(bench.lane.failures) == []
+
+    before = time.time()
+    for number, job in enumerate(["quick", "fail", "quick", "stay", "stay"]):
+        bench.deliver(job, message_id=str(number), timestamp=1_700_000_000)
+        bench.start_all()
+        if job != "stay":
+            await bench.finish()
+            bench.go_on.clear()
+    bench.deliver("stay", message_id="6", timestamp=1_700_000_000)
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 2)
+
+    work = bench.lane.work
+    assert (work.slots, work.unstarted, work.received) == (2, 1, 5)
+    assert work.finished == {"succeeded": 2, "retried": 1}
+    assert work.due == 1_700_000_000.0
+    assert before <= work.began <= time.time()
+    [failure] = bench.lane.failures
+    assert (failure.queue, failure.job, failure.id, failure.attempt) == ("emails", "emails.fail", "1", 1)
+    assert (failure.outcome, failure.error) == ("retried", "ConnectionError: gateway is away")
+    bench.go_on.set()
+    await eventually_async(lambda: bench.lane.running == 0)
+
+
+async def test_lane_remembers_only_the_last_failures_and_the_beginning_of_each(bench: Bench) -> None:
+    for number in range(FAILURES + 5):
+        bench.deliver("fail", {"word": "x" * 1000}, message_id=str(number))  # the error quotes it
+        bench.start_all()
+        await eventually_async(lambda: bench.lane.is_idle)
+
+    failures = list(bench.lane.failures)
+    assert [failure.id for failure in failures] == [str(number) for number in range(5, FAILURES + 5)]
+    assert {failure.outcome for failure in failures} == {"dead"}
+    assert all(len(failure.error.encode()) <= ERROR_LIMIT for failure in failures)
