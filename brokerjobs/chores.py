@@ -17,6 +17,8 @@ from brokerjobs.errors import BrokerJobsError
 from brokerjobs.gate import BROKER
 from brokerjobs.lane import STALE, Lane
 from brokerjobs.logs import log
+from brokerjobs.loop_lag import LoopLag
+from brokerjobs.queue_looks import QueueLooks
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Binding, Names
 from brokerjobs.transport import AsyncPublisher
@@ -29,6 +31,7 @@ STRIKES = 2  # such looks in a row without any delivery end the session
 MARKS_INTERVAL = (
     300.0  # seconds between looks for marks; each that is not there is an error in RabbitMQ's log
 )
+LOOK_INTERVAL = 15.0  # seconds between looks at the queues, for metrics
 LAG_CHECK = 1.0  # seconds
 STALLED = "messages wait, and RabbitMQ delivers none"
 LAG = 1.0  # seconds that the event loop may be late
@@ -184,15 +187,21 @@ class Chores:
             return False
         return found is not None and found[1] > 0
 
-    async def mind_the_loop(self) -> None:
+    async def look_at_queues(self, session: Session, looks: QueueLooks) -> None:
+        """Ask RabbitMQ now and again for what metrics tell of the queues."""
+        await self._every(LOOK_INTERVAL, lambda: looks.look(session))
+
+    async def mind_the_loop(self, lag: LoopLag) -> None:
         """Say when a job has held up the event loop, and with it heartbeats and all other jobs."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            before = clock()
-            await asyncio.sleep(LAG_CHECK)  # noqa: TID251  (it is the sleep that is measured)
-            if (late := clock() - before - LAG_CHECK) > LAG:
-                log.warning("event loop blocked", seconds=round(late, 1),
-                            hint="an async job computes or waits without await: make it a plain def")  # fmt: skip
+        try:
+            while True:
+                lag.expect(LAG_CHECK)
+                await asyncio.sleep(LAG_CHECK)  # noqa: TID251  (it is the sleep that is measured)
+                if (late := lag.looked()) > LAG:
+                    log.warning("event loop blocked", seconds=round(late, 1),
+                                hint="an async job computes or waits without await: make it a plain def")  # fmt: skip
+        finally:
+            lag.stop()
 
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         """Do it now and again; a broker that does not answer now will be asked again."""

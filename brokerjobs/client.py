@@ -20,7 +20,7 @@ from brokerjobs.errors import (
 )
 from brokerjobs.job import SendArguments, SendOptions, check_size, refuse_on_loop
 from brokerjobs.message import Message
-from brokerjobs.metrics import PUBLISH_OUTCOMES, Metrics
+from brokerjobs.metrics import Metrics
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import JobHandle, Publication
@@ -69,12 +69,7 @@ class Client:
         self.settings = settings or _load(url=url, **options)
         self._names = Names(self.settings.namespace)
         self._metrics = metrics
-        self._counters = (
-            {outcome: metrics.published.labels(outcome) for outcome in PUBLISH_OUTCOMES}
-            if metrics is not None
-            else {}
-        )
-        self._blocking = BlockingPublisher(self.settings, self._count)
+        self._blocking = BlockingPublisher(self.settings, metrics.count_published if metrics else None)
         self._by_loop: dict[asyncio.AbstractEventLoop, Publisher] = {}
         self._known_queues: set[str] = set()
 
@@ -201,9 +196,10 @@ class Client:
         if publisher is None:
             for ended in [known for known in list(self._by_loop) if known.is_closed()]:
                 self._by_loop.pop(ended, None)
-            publisher = self._by_loop[loop] = Publisher(
-                self.settings, on_published=lambda outcome, _: self._count(outcome)
-            )
+            on_published = None
+            if (metrics := self._metrics) is not None:
+                on_published = lambda outcome, _, seconds: metrics.count_published(outcome, seconds)  # noqa: E731
+            publisher = self._by_loop[loop] = Publisher(self.settings, on_published=on_published)
         return publisher
 
     def _route(self, message: Message) -> Publication:
@@ -236,10 +232,6 @@ class Client:
                 f"start a worker (`brokerjobs consume {queue.rpartition('.')[2]}`), or run `brokerjobs topology apply`"
             )
         self._known_queues.add(queue)
-
-    def _count(self, outcome: str) -> None:
-        if (counter := self._counters.get(outcome)) is not None:
-            counter.inc()
 
 
 def _load(**given: Any) -> Settings:

@@ -56,25 +56,29 @@ class Reading:
 class Stopwatch:
     """One series of time that something has lasted, what lasts now included."""
 
-    __slots__ = ("_ended", "_since")
+    __slots__ = ("_clock", "_going_on", "_state")
 
-    def __init__(self) -> None:
-        self._ended = 0.0
-        self._since: float | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._going_on = 0
+        self._state: tuple[float, float | None] = 0.0, None  # seconds before, and since when
 
     def begin(self) -> None:
-        """It lasts from now on, unless it already did."""
-        if self._since is None:
-            self._since = time.monotonic()
+        """One more lasts; they count once while any of them does."""
+        self._going_on += 1
+        if self._going_on == 1:
+            self._state = self._state[0], self._clock()
 
     def end(self) -> None:
-        """It lasts no more."""
-        self._ended, self._since = self.value, None
+        """One of those lasts no more."""
+        self._going_on -= 1
+        if not self._going_on:
+            self._state = self.value, None
 
     @property
     def value(self) -> float:
-        since = self._since
-        return self._ended if since is None else self._ended + time.monotonic() - since
+        before, since = self._state
+        return before if since is None else before + self._clock() - since
 
 
 class Timing:

@@ -141,14 +141,13 @@ class Metrics:
             self.registry,
         )
         self.loop_lag = self._level(
-            "event_loop_lag_seconds", "The most that the event loop was late in the last moments.", "max"
+            "event_loop_lag_seconds", "The most that the event loop was late in the last 15 s.", "max"
         )
         self.info = self._level("worker_info", "1 for each worker.", "max", "version", "python")
         self.restarts = self._counter(
             "process_restarts", "Child processes that were followed by another, by why.", "reason"
         )
-        for outcome in PUBLISH_OUTCOMES:
-            self.published.labels(outcome)
+        self._published = {outcome: self.published.labels(outcome) for outcome in PUBLISH_OUTCOMES}
 
     def prepare_worker(self, version: str) -> None:
         """Create the series that each worker has."""
@@ -175,6 +174,12 @@ class Metrics:
                     self.oldest_start, self.abandoned, self.settle_failures, self.paused, self.breaker):  # fmt: skip
             own.labels(queue)
         self.slots.labels(queue).set(slots)
+
+    def count_published(self, outcome: str, seconds: float | None) -> None:
+        """A message was confirmed, refused, or is unknown; by itself within this time, or as one of many."""
+        self._published[outcome].inc()
+        if seconds is not None and outcome == "confirmed":
+            self.publish_duration.observe(seconds)
 
     def exception(self, name: str) -> str:
         """As it is counted: the first ones by their names."""

@@ -31,6 +31,7 @@ from brokerjobs.amqp.publisher import Publisher
 from brokerjobs.amqp.session import Loss, Session
 from brokerjobs.amqp.settlement import Settlement
 from brokerjobs.chores import STALLED, Chores
+from brokerjobs.connection_record import ConnectionRecord
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, NotConsuming
 from brokerjobs.executor import Executor, Threads
@@ -39,7 +40,9 @@ from brokerjobs.isolation import processes_for
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
 from brokerjobs.logs import log
-from brokerjobs.metrics import CONSUMER, Metrics
+from brokerjobs.loop_lag import LoopLag
+from brokerjobs.metrics import CONSUMER, PUBLISHER, Metrics
+from brokerjobs.queue_looks import QueueLooks
 from brokerjobs.remote import Remote
 from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
@@ -102,6 +105,7 @@ class Worker:
         self._was_connected = False
         self._lanes: list[Lane] = []
         self._order: StrictOrder | None = None
+        self._lag = LoopLag()
 
     @property
     def metrics(self) -> Metrics:
@@ -125,13 +129,17 @@ class Worker:
         """
         cautions.warn(self._settings)
         self._metrics.prepare_worker(__version__)
+        self._metrics.loop_lag.follow(self._lag.read)
         threads = Threads(self._settings.concurrency * (1 if self._strict else len(self._consumers)))
         self._publisher = Publisher(
             self._settings,
             f"publisher of {self._title}",
             on_published=self._count,
+            record=ConnectionRecord(self._metrics, PUBLISHER),
         )
+        self._record = ConnectionRecord(self._metrics, CONSUMER)
         self._lanes = self._make_lanes(threads)
+        self._looks = QueueLooks(self._names, self._lanes, self._metrics)
         self._remote = Remote(self._settings, self._lanes, self._publisher)
         started: list[tuple[Consumer, Executor]] = []
         try:
@@ -190,9 +198,9 @@ class Worker:
                 log.error(f"{what} failed", hook=name, exc_info=error)
                 raise ConfigurationError(f"{what} {name} failed: {type(error).__name__}: {error}") from error
 
-    def _count(self, outcome: str, publication: Publication) -> None:
+    def _count(self, outcome: str, publication: Publication, seconds: float | None) -> None:
         if publication.exchange != self._names.control:
-            self._metrics.published.labels(outcome).inc()
+            self._metrics.count_published(outcome, seconds)
 
     # -- sessions
 
@@ -269,9 +277,8 @@ class Worker:
             raise
         log.info("consuming", queues=self._title, rabbitmq=str(session.connection.capabilities),
                  broker=self._settings.address, concurrency=self._settings.concurrency)  # fmt: skip
-        self._metrics.connected.labels(CONSUMER).set(1)
-        if self._was_connected:
-            self._metrics.reconnects.labels(CONSUMER).inc()
+        self._record.opened()
+        session.connection.alarm.follow(self._record.alarmed)
         self._was_connected = True
         self._connected.set()
         return session
@@ -331,7 +338,7 @@ class Worker:
         if self._order is not None:
             self._order.close()
         self._connected.clear()
-        self._metrics.connected.labels(CONSUMER).set(0)
+        self._record.lost()
         for lane in self._lanes:
             lane.forget_inbox()
         await session.close()
@@ -371,7 +378,9 @@ class Worker:
                 group.create_task(chores.sweep_unrouted(session, needs.bindings, self._publisher))
             group.create_task(chores.watch(session))
             group.create_task(chores.follow_marks(lambda: self._remote.look_for_pauses(session)))
-            group.create_task(chores.mind_the_loop())
+            group.create_task(chores.mind_the_loop(self._lag))
+            if self._settings.metrics_port is not None:
+                group.create_task(chores.look_at_queues(session, self._looks))
             for lane in self._lanes:
                 group.create_task(
                     chores.follow_gate(session, lane, lambda lane: self._consume_again(session, lane))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WINDOW = 500  # unconfirmed messages of one send_many
 REFILL = 125  # of which so many are awaited together: each wait is two changes of thread
-OnPublished = Callable[[str], None]
+OnPublished = Callable[[str, float | None], None]
 
 
 class BlockingPublisher:
@@ -37,10 +37,10 @@ class BlockingPublisher:
 
     Args:
         settings: where to connect.
-        on_published: told each outcome: confirmed, refused or unknown.
+        on_published: told each outcome: confirmed, refused or unknown; and after how many seconds, but not of many.
     """
 
-    def __init__(self, settings: Settings, on_published: OnPublished = lambda _: None) -> None:
+    def __init__(self, settings: Settings, on_published: OnPublished | None = None) -> None:
         self._settings = settings
         self._on_published = on_published
         self._senders = Senders.of(settings)
@@ -51,8 +51,9 @@ class BlockingPublisher:
 
     def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish one message and wait for its confirm; raises as the asyncio publisher does."""
-        deadline = time.monotonic() + timeout
-        self._outcome_of(self._begin(publication, until=deadline), deadline)
+        began = time.monotonic()
+        deadline = began + timeout
+        self._outcome_of(self._begin(publication, until=deadline), deadline, began)
 
     def publish_many(
         self, publications: Iterable[Publication | BrokerJobsError], *, timeout: float
@@ -161,14 +162,16 @@ class BlockingPublisher:
             else:
                 yield publication
 
-    def _outcome_of(self, sending: Sending, deadline: float) -> None:
+    def _outcome_of(self, sending: Sending, deadline: float, began: float | None = None) -> None:
         """Wait for the verdict, and count it."""
         try:
             sending.answer(deadline)
         except BrokerJobsError as error:
-            self._on_published("unknown" if isinstance(error, PublishUnknown) else "refused")
+            if self._on_published is not None:
+                self._on_published("unknown" if isinstance(error, PublishUnknown) else "refused", None)
             raise
-        self._on_published("confirmed")
+        if self._on_published is not None:
+            self._on_published("confirmed", None if began is None else time.monotonic() - began)
 
 
 def _started(owner: Owner) -> Owner:

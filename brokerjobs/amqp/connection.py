@@ -22,6 +22,7 @@ import aiormq.exceptions
 from aiormq.abc import AbstractChannel
 
 from brokerjobs import tls
+from brokerjobs.amqp.alarm import Alarm
 from brokerjobs.amqp.frames import LARGEST_UNTIL_TUNED
 from brokerjobs.amqp.taps import TappedStreams
 from brokerjobs.amqp.wire import url_for_client
@@ -60,6 +61,10 @@ class Connection:
         self.frame_max: int = self._transport.connection_tune.frame_max or LARGEST_UNTIL_TUNED
         if self.streams is not None:
             self.streams.reader.limit(self._transport.connection_tune.frame_max)
+        self.alarm = Alarm()
+        if self.streams is not None:
+            self.streams.reader.taps[0] = self.alarm.tap
+            self._transport.closing.add_done_callback(lambda _: self.alarm.end())
         self.capabilities = Capabilities.of(self._transport.server_properties)
         self.cluster_name = _text(self._transport.server_properties.get("cluster_name"))
 

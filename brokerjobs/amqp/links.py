@@ -11,6 +11,7 @@ from aiormq.abc import AbstractChannel
 
 from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection, ConnectionLost
 from brokerjobs.amqp.outlet import Outlet, agrees_with_client
+from brokerjobs.connection_record import ConnectionRecord
 from brokerjobs.settings import Settings
 
 
@@ -78,10 +79,12 @@ class Links:
     Args:
         settings: where to connect.
         role: the connection's name in the management page.
+        record: told of the connections.
     """
 
-    def __init__(self, settings: Settings, role: str) -> None:
+    def __init__(self, settings: Settings, role: str, record: ConnectionRecord | None = None) -> None:
         self._settings = settings
+        self._record = record
         self._role = role
         self._current: Link | None = None
         self._open: set[Link] = set()
@@ -122,7 +125,7 @@ class Links:
         if self._current is not None and self._current.connection.is_closed:
             self.retire(self._current)
         if self._current is None:
-            link = Link(await Connection.open(self._settings, self._role))
+            link = Link(await self._connect())
             self._open.add(link)
             if self.closed.is_set():
                 self.retire(link)
@@ -134,6 +137,19 @@ class Links:
                 link.channel = await link.connection.channel(confirms=True)
                 link.outlet = _outlet_of(link.connection, link.channel) if self._settings.fast_lane else None
         return link
+
+    async def _connect(self) -> Connection:
+        """A connection; where nobody counts them it is all the same."""
+        if (record := self._record) is None:
+            return await Connection.open(self._settings, self._role)
+        try:
+            connection = await Connection.open(self._settings, self._role)
+        except Exception:
+            record.lost()
+            raise
+        record.opened()
+        connection.alarm.follow(record.alarmed)
+        return connection
 
     def _opened(self, task: asyncio.Task[Link]) -> None:
         self._opening = None

@@ -24,6 +24,7 @@ from brokerjobs.amqp.links import Flight, Link, Links, Nacked, TryAgain
 from brokerjobs.amqp.outlet import Outlet, Tell
 from brokerjobs.amqp.unconfirmed import Refused, Returned
 from brokerjobs.amqp.wire import to_pamqp, why_unwritable
+from brokerjobs.connection_record import ConnectionRecord
 from brokerjobs.errors import (
     BrokerJobsError,
     BrokerUnreachable,
@@ -39,7 +40,7 @@ T = TypeVar("T")
 # Between two tries to connect or to send again.
 BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
 
-OnPublished = Callable[[str, Publication], None]
+OnPublished = Callable[[str, Publication, float | None], None]
 
 
 class _OutOfTime(Exception):
@@ -52,16 +53,22 @@ class Publisher:
     Args:
         settings: where to connect.
         role: the connection's name in the management page.
-        on_published: told of each publication its outcome: confirmed, refused or unknown.
+        on_published: told of each publication its outcome (confirmed, refused or unknown), and after how many seconds,
+            unless it is one of many.
+        record: told of its connections.
     """
 
     def __init__(
-        self, settings: Settings, role: str = "publisher", on_published: OnPublished = lambda *_: None
+        self,
+        settings: Settings,
+        role: str = "publisher",
+        on_published: OnPublished | None = None,
+        record: ConnectionRecord | None = None,
     ) -> None:
         self._settings = settings
         self._on_published = on_published
         self._senders = Senders.of(settings)
-        self._links = Links(settings, role)
+        self._links = Links(settings, role, record)
         self._alone = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Event | None] = {}  # by id, and who waits for its end
 
@@ -78,8 +85,8 @@ class Publisher:
             ConfigurationError: wrong password or virtual host.
         """
         publication = self.signed(publication)
-        deadline = asyncio.get_running_loop().time() + timeout
-        await self._counted(publication, self._in_turn(publication, deadline))
+        began = asyncio.get_running_loop().time()
+        await self._counted(publication, self._in_turn(publication, began + timeout), began)
 
     # -- for a stream of messages
 
@@ -117,7 +124,7 @@ class Publisher:
         """It was begun, and is confirmed."""
         flight.end()
         self.let_pass(publication.message.id)
-        self._on_published("confirmed", publication)
+        self._count("confirmed", publication)
 
     def failed(self, publication: Publication, flight: Flight, error: BaseException) -> BaseException:
         """It was begun, and has this for an answer; gives what to `go_on` after, before `let_pass`."""
@@ -139,7 +146,7 @@ class Publisher:
         why = TryAgain(self._no_answer)
         flight.end(why)
         self.let_pass(publication.message.id)
-        self._on_published("unknown", publication)
+        self._count("unknown", publication)
         return unknown(publication, why)
 
     def abandoned(self, publication: Publication, flight: Flight) -> None:
@@ -168,16 +175,23 @@ class Publisher:
 
     # -- inside
 
-    async def _counted(self, publication: Publication, publishing: Awaitable[None]) -> None:
+    async def _counted(
+        self, publication: Publication, publishing: Awaitable[None], began: float | None = None
+    ) -> None:
         try:
             await publishing
         except PublishUnknown:
-            self._on_published("unknown", publication)
+            self._count("unknown", publication)
             raise
         except BrokerJobsError:
-            self._on_published("refused", publication)
+            self._count("refused", publication)
             raise
-        self._on_published("confirmed", publication)
+        self._count("confirmed", publication, began)
+
+    def _count(self, outcome: str, publication: Publication, began: float | None = None) -> None:
+        if self._on_published is not None:
+            seconds = None if began is None else asyncio.get_running_loop().time() - began
+            self._on_published(outcome, publication, seconds)
 
     async def _in_turn(self, publication: Publication, deadline: float) -> None:
         """Let one publish of an id pass at a time: the client tells returned messages apart by their ids alone."""

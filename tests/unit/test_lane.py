@@ -113,6 +113,9 @@ class Bench:
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
 
+    def names(self) -> list[str]:
+        return [sample.name for family in self.metrics.registry.collect() for sample in family.samples]
+
 
 @pytest.fixture
 async def threads() -> AsyncIterator[Threads]:
@@ -229,6 +232,106 @@ async def test_wait_is_counted_from_when_the_job_was_due(bench: Bench) -> None:
     waited = bench.value("brokerjobs_job_wait_seconds_sum", queue="emails")
     assert waited is not None
     assert 59 < waited < 90
+
+
+async def test_what_rabbitmq_had_delivered_before_is_counted_once(bench: Bench) -> None:
+    bench.deliver("quick")
+    assert bench.value("brokerjobs_jobs_redelivered_total", queue="emails") == 0
+
+    delivery = bench.deliver("stay", message_id="8", redelivered=True, counted=True)
+    bench.start_all()
+    await eventually_async(lambda: bench.started == ["emails 0"])
+    assert bench.value("brokerjobs_jobs_redelivered_total", queue="emails") == 1
+
+    bench.deliver(
+        "stay", message_id="8", redelivered=True, counted=True
+    )  # it runs here and is held: a copy, which waits
+    assert bench.value("brokerjobs_jobs_redelivered_total", queue="emails") == 2
+    await bench.finish()
+    assert delivery.is_settled
+    assert bench.value("brokerjobs_jobs_redelivered_total", queue="emails") == 2
+
+
+async def test_failures_are_counted_by_their_exception(bench: Bench) -> None:
+    def failures(**labels: str) -> float | None:
+        return bench.value("brokerjobs_job_failures_total", queue="emails", **labels)
+
+    bench.deliver("quick")
+    bench.deliver("fail", message_id="8")
+    bench.start_all()
+    await bench.finish()
+    bench.deliver("fail", message_id="9", headers={"brokerjobs-attempt": 2})
+    bench.deliver("quick", {"no": "such"}, message_id="10")
+    bench.start_all()
+    await bench.finish()
+
+    assert failures(job="emails.fail", exception="ConnectionError") == 2
+    assert failures(job="emails.quick", exception="arguments") == 1
+    names = [name for name in bench.names() if name.startswith("brokerjobs_job_failures_total")]
+    assert len(names) == 2
+
+
+async def test_attempts_are_counted_when_a_job_has_ended_for_good(bench: Bench) -> None:
+    def attempts(le: str) -> float | None:
+        return bench.value("brokerjobs_job_attempts_bucket", queue="emails", le=le)
+
+    bench.deliver("fail", message_id="8")  # it is tried again
+    bench.start_all()
+    await bench.finish()
+    assert attempts("+Inf") == 0
+
+    bench.deliver("fail", message_id="8", headers={"brokerjobs-attempt": 2})
+    bench.deliver("quick", message_id="9")
+    bench.start_all()
+    await bench.finish()
+    assert [attempts("1.0"), attempts("2.0"), attempts("+Inf")] == [1, 2, 2]
+    assert bench.value("brokerjobs_job_attempts_sum", queue="emails") == 3
+
+
+async def test_replayed_jobs_are_counted_at_their_first_attempt(bench: Bench) -> None:
+    headers = {"brokerjobs-generation": 1}
+    bench.deliver("quick", message_id="8")
+    bench.deliver("quick", message_id="9", headers=headers)
+    bench.start_all()
+    await bench.finish()
+    bench.deliver(
+        "quick", message_id="9", headers={**headers, "brokerjobs-attempt": 2, "brokerjobs-first-at": 5}
+    )
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.value("brokerjobs_jobs_replayed_total", queue="emails") == 1
+
+
+async def test_start_of_the_job_that_has_run_longest(bench: Bench) -> None:
+    def oldest() -> float:
+        return bench.value("brokerjobs_jobs_oldest_start_timestamp_seconds", queue="emails") or 0.0
+
+    assert oldest() == 0
+    before = time.time()
+    bench.deliver("stay", {"n": 1})
+    bench.start_all()
+    await eventually_async(lambda: bench.lane.jobs != [])
+    first = oldest()
+    assert before <= first <= time.time()
+
+    bench.deliver("stay", {"n": 2}, message_id="8")
+    bench.start_all()
+    await eventually_async(lambda: len(bench.started) == 2)
+    assert oldest() == first
+
+    await bench.finish()
+    assert oldest() == 0
+
+
+async def test_lane_knows_when_what_it_started_last_was_due(bench: Bench) -> None:
+    assert bench.lane.due == 0
+
+    bench.deliver("quick", timestamp=int(time.time()) - 60)
+    bench.start_all()
+    await bench.finish()
+
+    assert bench.lane.due == pytest.approx(time.time() - 60, abs=30)
 
 
 async def test_unknown_jobs_count_as_other(bench: Bench) -> None:

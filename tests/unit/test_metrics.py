@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import socket
 import urllib.request
 from collections import Counter
@@ -8,8 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from brokerjobs.connection_record import ConnectionRecord
 from brokerjobs.errors import ConfigurationError
-from brokerjobs.metrics import OTHER, PUBLISH_OUTCOMES, Metrics
+from brokerjobs.metrics import CONSUMER, EXCEPTIONS, OTHER, PUBLISH_OUTCOMES, PUBLISHER, Metrics
 from brokerjobs.outcome import WORDS
 
 LABELS = {"queue", "job", "outcome", "exception", "role", "how", "cause", "le"}
@@ -99,6 +101,72 @@ def test_buckets_reach_from_milliseconds_to_the_longest_timeouts() -> None:
     assert values == sorted(values)
     assert len(set(values)) == 5
     assert values[-1] == values[-2] == 5  # none beyond the last finite bucket
+
+
+def test_exceptions_beyond_the_first_ones_are_counted_as_other() -> None:
+    metrics = Metrics()
+    names = [f"app.Error{number}" for number in range(EXCEPTIONS + 10)]
+
+    counted = [metrics.exception(name) for name in (*names, *names)]
+
+    assert counted[: EXCEPTIONS + 1] == [*names[:EXCEPTIONS], OTHER]
+    assert set(counted[EXCEPTIONS : len(names)]) == {OTHER}
+    assert counted[len(names) :] == counted[: len(names)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "timed"),
+    [("confirmed", 0.02, 1), ("confirmed", None, 0), ("refused", 0.02, 0), ("unknown", 30.0, 0)],
+)
+def test_only_confirmed_sends_of_one_message_are_timed(
+    outcome: str, seconds: float | None, timed: int
+) -> None:
+    metrics = Metrics()
+
+    metrics.count_published(outcome, seconds)
+
+    found = {name: value for name, labels, value in series(metrics) if labels in ({}, {"outcome": outcome})}
+    assert found["brokerjobs_jobs_published_total"] == 1
+    assert found["brokerjobs_publish_duration_seconds_count"] == timed
+
+
+def test_worker_says_what_it_is() -> None:
+    metrics = Metrics()
+
+    metrics.prepare_worker("1.2.3")
+
+    found = {name: (labels, value) for name, labels, value in series(metrics)}
+    labels, value = found["brokerjobs_worker_info"]
+    assert (labels["version"], labels["python"], value) == ("1.2.3", platform.python_version(), 1)
+    assert found["brokerjobs_event_loop_lag_seconds"] == ({}, 0)
+
+
+# -- of a connection
+
+
+def of_role(metrics: Metrics, role: str) -> tuple[float, ...]:
+    """Connected, reconnects, seconds blocked."""
+    return tuple(
+        value for name, labels, value in series(metrics) if labels == {"role": role} and "broker" in name
+    )
+
+
+def test_record_of_a_connection() -> None:
+    metrics = Metrics()
+    metrics.prepare_worker("1.2.3")
+    record = ConnectionRecord(metrics, CONSUMER)
+    assert of_role(metrics, CONSUMER) == (0, 0, 0)
+    assert of_role(metrics, PUBLISHER) == (1, 0, 0)  # it is not needed yet
+
+    for opens in range(3):
+        record.opened()
+        assert of_role(metrics, CONSUMER) == (1, opens, 0)
+        record.lost()
+        assert of_role(metrics, CONSUMER) == (0, opens, 0)
+
+    record.alarmed(True)
+    assert of_role(metrics, CONSUMER)[2] > 0
+    assert of_role(metrics, PUBLISHER) == (1, 0, 0)
 
 
 def test_each_has_a_registry_of_its_own_unless_given_one() -> None:

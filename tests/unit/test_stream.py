@@ -126,7 +126,7 @@ async def opened(counts: Counter[str] | None = None) -> Publisher:
     """A publisher that is connected, so that nothing but the script is in a message's way."""
     made = Publisher(
         settings_module.load(url="amqp://localhost"),
-        on_published=lambda outcome, _: counts.update([outcome]) if counts is not None else None,
+        on_published=lambda outcome, *_: counts.update([outcome]) if counts is not None else None,
     )
     await made._links.get()
     return made

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from brokerjobs.instruments import Level
 from brokerjobs.metrics import Metrics
 from brokerjobs.supervisor.report import Report
 from brokerjobs.totals import Changes, Teller, Totals, total
@@ -89,6 +92,89 @@ def test_sums_of_counts_never_go_backwards_and_gauges_end_with_their_process() -
     totals.end("two")  # once is enough
     sums = summed(totals)
     assert (sums[FINISHED], sums[QUICK], sums[RUNNING]) == (12, 12, 4)
+
+
+# Of each level what three processes that say 5, 0 and 3 are together.
+TOGETHER = {
+    "brokerjobs_jobs_in_progress": 8,
+    "brokerjobs_worker_slots": 8,
+    "brokerjobs_jobs_oldest_start_timestamp_seconds": 3,  # of those that run any
+    "brokerjobs_queue_paused": 5,
+    "brokerjobs_breaker_open": 5,
+    "brokerjobs_queue_messages": 5,
+    "brokerjobs_queue_consumers": 5,
+    "brokerjobs_queue_oldest_age_seconds": 5,
+    "brokerjobs_broker_connected": 0,
+    "brokerjobs_event_loop_lag_seconds": 5,
+    "brokerjobs_worker_info": 5,
+}
+
+
+def set_all(metrics: Metrics, value: float) -> None:
+    for instrument in vars(metrics).values():
+        if isinstance(instrument, Level):
+            instrument.labels(*("x" for _ in instrument._labels)).set(value)
+
+
+def test_each_level_says_what_several_are_together() -> None:
+    totals = Totals()
+    for source, value in enumerate((5, 0, 3)):
+        set_all(metrics := Metrics(), value)
+        totals.take(source, over_the_pipe(Teller(metrics.registry).changes()))
+
+    levels = {family.name: family.samples[0].value for family in totals.collect() if family.type == "gauge"}
+    assert levels == TOGETHER
+
+
+def test_a_process_that_ended_says_nothing_of_levels_any_more() -> None:
+    totals = Totals()
+    for source, value in enumerate((5, 0, 3)):
+        set_all(metrics := Metrics(), value)
+        totals.take(source, Teller(metrics.registry).changes())
+
+    totals.end(0)
+    totals.end(1)
+
+    levels = [
+        sample.value for family in totals.collect() if family.type == "gauge" for sample in family.samples
+    ]
+    assert levels == [3] * len(TOGETHER)
+
+
+def test_what_a_process_runs_is_the_earliest_of_all_or_nothing() -> None:
+    totals = Totals()
+    for source in range(2):
+        (metrics := Metrics()).oldest_start.labels("emails")
+        totals.take(source, Teller(metrics.registry).changes())
+
+    assert summed(totals)["brokerjobs_jobs_oldest_start_timestamp_seconds queue=emails"] == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(["count", "tell", "end"])),
+        max_size=40,
+    )
+)
+def test_counts_are_what_all_that_ever_lived_have_told(steps: list[tuple[int, str]]) -> None:
+    """Whoever ends and comes again; and no sum ever goes backwards."""
+    totals, expected, before = Totals(), 0, 0.0
+    living: dict[int, tuple[Metrics, Teller, int]] = {}
+    for source, step in steps:
+        metrics, teller, untold = living.get(source) or ((made := Metrics()), Teller(made.registry), 0)
+        if step == "count":
+            count(metrics, 1)
+            untold += 1
+        elif step == "tell":
+            totals.take(source, teller.changes())
+            expected, untold = expected + untold, 0
+        living[source] = metrics, teller, untold
+        if step == "end":
+            totals.end(source)
+            del living[source]
+        sums = summed(totals)
+        assert sums.get(FINISHED, 0) == sums.get(QUICK, 0) == expected >= before
+        before = expected
 
 
 def test_later_changes_take_the_place_of_earlier_ones() -> None:
