@@ -13,7 +13,7 @@ FUZZER_INSTALLED := tests/fuzz/.venv/installed
 BENCH := PATH="$(CURDIR)/bench/.venv/bin:$$PATH" $(foreach name,SECTIONS PEERS ROUNDS JOBS WAITING MINUTES RABBITMQ MARKDOWN,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-matrix chaos check fmt bench bench-quick fuzz lock clean
+.PHONY: help install demo test test-matrix chaos check dashboard fmt bench bench-quick fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(INSTALLED) ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+dashboard: $(INSTALLED) ## write Grafana's dashboard from docker/grafana/overview.py
+	@$(BIN)/python docker/grafana/overview.py > docker/grafana/dashboards/brokerjobs-overview.json
 
 fmt: $(INSTALLED) ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Clients that are none of ours, fetched once into the cache: the C tool amqp-publish and Node's amqplib.
+"""Programs that are none of ours, fetched once into the cache: amqp-publish, Node's amqplib, Prometheus.
 
 Without them the tests that need them fail, and say what to install.
 """
@@ -23,6 +23,7 @@ from brokerjobs.node.locks import locked
 AMQPLIB = "0.10.9"
 TIMEOUT = 120.0  # seconds
 _LIBRARIES = re.compile(r"librabbitmq|libpopt|libssl")
+_NO_LIBRARIES = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,7 @@ def amqp_publish() -> Program:
     """The C tool: the installed one, else that of Debian's package amqp-tools, unpacked without installing it."""
     if installed := shutil.which("amqp-publish"):
         return Program([installed])
-    try:
-        root = _cached("amqp-tools", _unpack_amqp_tools)
-    except RabbitMQNotFetched as error:
-        pytest.fail(
-            f"amqp-publish is needed: apt-get install amqp-tools, or brew install rabbitmq-c ({error})"
-        )
+    root = _package("amqp-tools", _LIBRARIES, or_install="amqp-tools, or brew install rabbitmq-c")
     libraries = ":".join(str(folder) for folder in root.glob("usr/lib/*-linux-*"))
     return Program([str(root / "usr/bin/amqp-publish")], {"LD_LIBRARY_PATH": libraries})
 
@@ -71,11 +67,27 @@ def amqplib() -> Program:
     return Program(["node"], {"NODE_PATH": str(folder / "node_modules")})
 
 
-def _unpack_amqp_tools(folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        apt = _Apt(SUITES["3.10"], Path(scratch))
-        for package in apt.download(["amqp-tools", *apt.needs("amqp-tools", _LIBRARIES)]):
-            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True, timeout=TIMEOUT)
+def prometheus(name: str) -> Program:
+    """`prometheus` or `promtool`: the installed one, else that of Debian's package, which needs no libraries."""
+    if installed := shutil.which(name):
+        return Program([installed])
+    root = _package("prometheus", _NO_LIBRARIES, or_install="prometheus, or brew install prometheus")
+    return Program([str(root / "usr/bin" / name)])
+
+
+def _package(name: str, libraries: re.Pattern[str], *, or_install: str) -> Path:
+    """Where Debian's package is unpacked, with those of the libraries that it needs."""
+
+    def unpack(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            apt = _Apt(SUITES["3.10"], Path(scratch))
+            for package in apt.download([name, *apt.needs(name, libraries)]):
+                subprocess.run(["dpkg-deb", "--extract", package, folder], check=True, timeout=TIMEOUT)
+
+    try:
+        return _cached(name, unpack)
+    except RabbitMQNotFetched as error:
+        pytest.fail(f"{name} is needed: apt-get install {or_install} ({error})")
 
 
 def _install_amqplib(folder: Path) -> None:
