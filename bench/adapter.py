@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -143,3 +145,13 @@ def entrants(module: str) -> list[type[Adapter]]:
 
 def find(module: str, name: str) -> type[Adapter]:
     return next(found for found in entrants(module) if found.__name__ == name)
+
+
+def declare_ours(url: str) -> None:
+    """The exchange and the queues of brokerjobs, as its workers declare them."""
+    subprocess.run(
+        [sys.executable, "-m", "brokerjobs", "topology", "apply"],
+        env={**os.environ, "BROKERJOBS_URL": url, "BROKERJOBS_CONSUMERS": "bench.consumers"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import ClassVar
 
 import uvloop
 
-from bench.adapter import Adapter, Arguments, How, Plan, Style
+from bench.adapter import Adapter, Arguments, How, Plan, Style, declare_ours
 from brokerjobs import Client
 from brokerjobs.errors import UnknownQueue
 from brokerjobs.message import Message
@@ -40,9 +39,7 @@ class Ours(Adapter):
         self.client = Client()
 
     def open(self) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "brokerjobs", "topology", "apply"], check=True, stdout=subprocess.DEVNULL
-        )
+        declare_ours(self.plan.url)
         with suppress(UnknownQueue):
             self.client.send(NOBODY)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -15,7 +12,7 @@ import aio_pika
 import uvloop
 
 from bench import job
-from bench.adapter import Adapter, Arguments, How, Style
+from bench.adapter import Adapter, Arguments, How, Style, declare_ours
 
 WINDOW = 500
 
@@ -108,10 +105,7 @@ class AioPikaOurs(AioPika):
     priority = 4
 
     def open(self) -> None:
-        os.environ.update(BROKERJOBS_URL=self.plan.url, BROKERJOBS_CONSUMERS="bench.consumers")
-        subprocess.run(
-            [sys.executable, "-m", "brokerjobs", "topology", "apply"], check=True, stdout=subprocess.DEVNULL
-        )
+        declare_ours(self.plan.url)
         super().open()
 
     async def _declare(self) -> None:
