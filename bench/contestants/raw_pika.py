@@ -14,6 +14,7 @@ from bench.adapter import Adapter, Arguments, How, Style, declare_ours
 
 WINDOW = 500
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+OURS = pika.BasicProperties(delivery_mode=2, content_type="application/json", priority=4)
 LACKS = "no retries, timeouts, delays or dead letters; a lost connection ends it"
 
 
@@ -77,8 +78,7 @@ class PikaBlockingOurs(PikaBlocking):
     settings = "as raw pika, to the exchange and the queue of the first row"
     sends: ClassVar[tuple[How, ...]] = ("each",)
     styles: ClassVar[tuple[Style, ...]] = ()
-    exchange, key = "jobs", "{}.run"
-    properties = pika.BasicProperties(delivery_mode=2, content_type="application/json", priority=4)
+    exchange, key, properties = "jobs", "{}.run", OURS
 
     def declare(self) -> None:
         declare_ours(self.plan.url)
@@ -94,6 +94,9 @@ class Pika(Adapter):
     sends: ClassVar[tuple[How, ...]] = ("pipelined",)
     styles: ClassVar[tuple[Style, ...]] = ("native",)
     forked = True
+    exchange, key = "", "{}"
+    properties = PERSISTENT
+    declares = True
 
     def open(self) -> None:
         self.channel: Any = None
@@ -106,7 +109,7 @@ class Pika(Adapter):
     def _opened(self, channel: Any) -> None:
         self.channel, self.undeclared = channel, len(self.plan.queues)
         for queue in self.plan.queues:
-            channel.queue_declare(queue, durable=True, callback=self._declared)
+            channel.queue_declare(queue, durable=True, passive=not self.declares, callback=self._declared)
 
     def _declared(self, _: object) -> None:
         self.undeclared -= 1
@@ -134,8 +137,8 @@ class Pika(Adapter):
             if arguments is None:
                 self.is_over = True
                 break
-            queue = self.queue_at(self.published)
-            self.channel.basic_publish("", queue, json.dumps(arguments).encode(), PERSISTENT)
+            key = self.key.format(self.queue_at(self.published))
+            self.channel.basic_publish(self.exchange, key, json.dumps(arguments).encode(), self.properties)
             self.published += 1
             self.unconfirmed[self.published] = None
         if self.is_over and not self.unconfirmed:
@@ -157,3 +160,16 @@ class Pika(Adapter):
         )
         self.connection.ioloop.start()
         self.close()
+
+
+class PikaOurs(Pika):
+    """What RabbitMQ can do with the exchange and the kind of queue of brokerjobs, while little is done here."""
+
+    title = "raw pika, Select, our queue"
+    settings = "as raw pika, with the exchange and the queue of the first row"
+    exchange, key, properties = "jobs", "{}.run", OURS
+    declares = False
+
+    def open(self) -> None:
+        declare_ours(self.plan.url)
+        super().open()
