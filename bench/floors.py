@@ -25,8 +25,8 @@ class Floor:
 
 # Without a broker, as `bench.hot_path` measures it: against aio-pika, CPU time and steps of the interpreter.
 IN_MEMORY = {
-    "drain, CPU": Floor(1.7, goal=4.0),
-    "drain, steps": Floor(1.9, goal=4.0),
+    "drain, CPU": Floor(2.2, goal=4.0),
+    "drain, steps": Floor(2.45, goal=4.0),
     "drain-def, CPU": Floor(1.7, goal=4.0),
     "publish, CPU": Floor(4.4),
     "publish, steps": Floor(4.9),
@@ -40,8 +40,8 @@ IN_MEMORY = {
 
 # Beside RabbitMQ, from the processes of `make bench`.
 WITH_BROKER = {
-    "drain, jobs/s": Floor(1.1, goal=4.0),  # against aio-pika, consume and acknowledge
-    "drain, CPU": Floor(1.7, goal=4.0),
+    "drain, jobs/s": Floor(1.3, goal=4.0),  # against aio-pika, consume and acknowledge
+    "drain, CPU": Floor(2.1, goal=4.0),
     "send_many, messages/s": Floor(1.8, goal=3.5),  # against aio-pika, 500 in flight
     "send_many, CPU": Floor(3.8),
     "asend_many, messages/s": Floor(1.8, goal=3.5),
