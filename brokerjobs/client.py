@@ -23,6 +23,7 @@ from brokerjobs.message import Message
 from brokerjobs.metrics import Metrics
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
+from brokerjobs.tracing import Tracing
 from brokerjobs.transport import JobHandle, Publication
 
 
@@ -72,6 +73,7 @@ class Client:
         self._blocking = BlockingPublisher(self.settings, metrics.count_published if metrics else None)
         self._by_loop: dict[asyncio.AbstractEventLoop, Publisher] = {}
         self._known_queues: set[str] = set()
+        self._tracing = Tracing(self.settings)
 
     # -- by name
 
@@ -143,13 +145,19 @@ class Client:
             WrongLoop: on a running event loop.
         """
         refuse_on_loop("client.send_many()", "await client.asend_many(…)")
-        sent = self._blocking.publish_many(map(self._routed, messages), timeout=self.settings.publish_timeout)
-        return _all_confirmed(list(sent))
+        routed = map(self._routed, messages)
+        if (spans := self._tracing.spans) is None:
+            return self._publish_many(routed)
+        with spans.publish_many() as created:
+            return self._publish_many(map(created, routed))
 
     async def asend_many(self, messages: Iterable[Message]) -> list[JobHandle]:
         """Publish many messages from async code; see `send_many`."""
-        stream = Stream(self._publisher(), self.settings.publish_timeout)
-        return _all_confirmed(await stream.send(map(self._routed, messages)))
+        routed = map(self._routed, messages)
+        if (spans := self._tracing.spans) is None:
+            return await self._apublish_many(routed)
+        with spans.publish_many() as created:
+            return await self._apublish_many(map(created, routed))
 
     # -- endings
 
@@ -183,12 +191,30 @@ class Client:
     # -- inside
 
     def _publish(self, publication: Publication) -> JobHandle:
-        self._blocking.publish(publication, timeout=self.settings.publish_timeout)
+        timeout = self.settings.publish_timeout
+        if (spans := self._tracing.spans) is None:
+            self._blocking.publish(publication, timeout=timeout)
+        else:
+            with spans.publish(publication) as traced:
+                self._blocking.publish(traced, timeout=timeout)
         return _handle(publication)
 
     async def _apublish(self, publication: Publication) -> JobHandle:
-        await self._publisher().publish(publication, timeout=self.settings.publish_timeout)
+        timeout = self.settings.publish_timeout
+        if (spans := self._tracing.spans) is None:
+            await self._publisher().publish(publication, timeout=timeout)
+        else:
+            with spans.publish(publication) as traced:
+                await self._publisher().publish(traced, timeout=timeout)
         return _handle(publication)
+
+    def _publish_many(self, routed: Iterable[Publication | BrokerJobsError]) -> list[JobHandle]:
+        sent = self._blocking.publish_many(routed, timeout=self.settings.publish_timeout)
+        return _all_confirmed(list(sent))
+
+    async def _apublish_many(self, routed: Iterable[Publication | BrokerJobsError]) -> list[JobHandle]:
+        stream = Stream(self._publisher(), self.settings.publish_timeout)
+        return _all_confirmed(await stream.send(routed))
 
     def _publisher(self) -> Publisher:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from brokerjobs import logs
 from brokerjobs.failure import Failure
 from brokerjobs.message import Message
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Succeeded
@@ -102,6 +103,16 @@ class Context:
 
 
 current: ContextVar[Context] = ContextVar("brokerjobs_current")
+
+
+def _fields() -> dict[str, Any]:
+    context = current.get(None)
+    if context is None:
+        return {}
+    return {"job": context.job, "id": context.id, "queue": context.queue, "attempt": context.attempt}
+
+
+logs.tell(_fields)
 
 
 def current_job() -> Context:

@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Any
+from sys import modules
+from typing import TYPE_CHECKING, Any
 
 from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.amqp.delivery import Delivery
@@ -33,7 +34,11 @@ from brokerjobs.records import Records
 from brokerjobs.runs import FOLLOWED_UP, Identity, Run, Runs, identity
 from brokerjobs.settling import Settling
 from brokerjobs.suspects import COUNTED, Tally, Verdict, judge
+from brokerjobs.tracing import API, Tracing
 from brokerjobs.worker_state import QueueWork, RecentFailure
+
+if TYPE_CHECKING:
+    from brokerjobs.spans import Attempt
 
 # Seconds, after the drain timeout, for what is being settled, and then for what is cancelled. Together with closing
 # connections they must stay below what the worker's own process, and its parent, allow beyond it (supervisor.child).
@@ -69,6 +74,7 @@ class Lane:
         slots: how many at once.
         metrics: where it counts.
         freed: called with the lane whenever one of its slots became free.
+        tracing: makes its spans; without it there are none.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Lane:
         slots: Slots,
         metrics: Metrics,
         freed: Callable[[Lane], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self.consumer = consumer
         self.queue = consumer.queue
@@ -86,6 +93,7 @@ class Lane:
         self._settlement = settlement
         self._slots = slots
         self._freed = freed
+        self._tracing = tracing
         self._loop = executor.loop
         self.changes = 0  # counts what came and what ended
         self._inbox: deque[tuple[float, Delivery]] = deque()
@@ -353,7 +361,10 @@ class Lane:
             message, outcome = _undecodable(delivery, error)
             run = self._begin(delivery, message)
             self._records.received(OTHER)
+            span = self._span(message, OTHER)
             self._records.finished(message, outcome)
+            if span is not None:
+                span.ended(outcome)
             await self._settling.end(run, outcome)
         else:
             # Another worker has counted what came back to it, and this one has run it, or still does.
@@ -396,14 +407,25 @@ class Lane:
         began = time.monotonic()
         self._records.received(job)
         self._records.began(message)
+        span = self._span(message, job) if API in modules else None
         try:
             ended_with = await self._outcome(run, suspect)
+        except BaseException as error:
+            if span is not None:
+                span.broke(error)
+            raise
         finally:
             self._records.ended()
         outcome = run.outcome or ended_with  # what the job decided by hand holds, however it ended
         self.gate.heed(outcome)
         self._records.finished(message, outcome, job=job, duration=time.monotonic() - began)
+        if span is not None:
+            span.ended(outcome)
         await self._settling.end(run, outcome)
+
+    def _span(self, message: Message, job: str) -> Attempt | None:
+        spans = self._tracing.spans if self._tracing is not None else None
+        return spans.attempt(message, self.queue, job) if spans is not None else None
 
     async def _outcome(self, run: Run, suspect: bool) -> Outcome:
         if self.is_cancelled(run.message, lambda: _sent_at(run)):

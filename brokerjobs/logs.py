@@ -1,11 +1,11 @@
-"""Log lines: a constant event and fields, coloured on a terminal, JSON elsewhere. Arguments are never logged."""
+"""Log lines: a constant event and fields, coloured on a terminal, JSON elsewhere. No arguments, unless asked for."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TextIO
 
@@ -18,13 +18,26 @@ FIELDS = ("job", "id", "queue", "attempt", "outcome", "duration")
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("brokerjobs")
 
 _logger = logging.getLogger("brokerjobs")
+_shows_arguments = False
+_told: list[Callable[[], Mapping[str, Any]]] = []
 
 
-def configure(level: str = "info", format: Literal["auto", "console", "json"] = "auto") -> None:
-    """Send log lines to standard error; for programs of ours only: a library must not take over logging."""
+def configure(
+    level: str = "info", format: Literal["auto", "console", "json"] = "auto", *, arguments: bool = False
+) -> None:
+    """Send log lines to standard error; for programs of ours only: a library must not take over logging.
+
+    Args:
+        level: the least severe that is written.
+        format: auto is console on a terminal.
+        arguments: whether the line of each attempt tells its job's arguments.
+    """
+    global _shows_arguments
+    _shows_arguments = arguments
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_context,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
@@ -70,9 +83,30 @@ def hears_info() -> bool:
     return bool(processors[:1] != [structlog.stdlib.filter_by_level])
 
 
+def shows_arguments() -> bool:
+    """Whether somebody has asked to see what jobs are called with."""
+    return _shows_arguments
+
+
 def name(**fields: object) -> None:
     """Put these fields into each further log line of this process."""
     structlog.contextvars.bind_contextvars(**fields)
+
+
+def tell(fields: Callable[[], Mapping[str, Any]]) -> None:
+    """Let each line carry what this gives where the line is made, such as the job that runs there."""
+    if fields not in _told:
+        _told.append(fields)
+
+
+def add_context(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A processor of structlog: what the line does not say itself of the job that runs here, and of its trace."""
+    for fields in _told:
+        for name, value in fields().items():
+            event.setdefault(name, value)
+    return event
 
 
 class _Writer:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from typing import Any
 
 from brokerjobs.failure import cut
 from brokerjobs.instruments import Number, Timing
-from brokerjobs.logs import hears_info, log
+from brokerjobs.logs import hears_info, log, shows_arguments
 from brokerjobs.message import Message
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded, word
 from brokerjobs.worker_state import ERROR_LIMIT, FAILURES, RecentFailure
+
+MOST_OF_ARGUMENTS = 1_000  # bytes in a line
 
 
 class Records:
@@ -121,7 +124,15 @@ class Records:
     def _say(self, message: Message, outcome: Outcome, duration: float) -> None:
         if isinstance(outcome, Succeeded) and not hears_info():
             return
-        fields = {"job": message.job, "id": message.id, "attempt": message.attempt}
+        fields: dict[str, Any] = {
+            "job": message.job,
+            "id": message.id,
+            "attempt": message.attempt,
+            "outcome": word(outcome),
+            "duration": round(duration, 4),
+        }
+        if shows_arguments():
+            fields["arguments"] = cut(message.body.decode(errors="replace"), MOST_OF_ARGUMENTS)
         match outcome:
             case Retried():
                 self._log.warning("job retried", **fields, delay=round(outcome.delay, 3), reason=outcome.reason,
@@ -131,7 +142,7 @@ class Records:
             case Released():
                 self._log.warning("job released", **fields, reason=outcome.reason)
             case _:
-                self._log.info("job succeeded", **fields, duration=round(duration, 4))
+                self._log.info("job succeeded", **fields)
 
     def _remember(self, message: Message, outcome: str, error: str) -> None:
         self.failures.append(

@@ -175,10 +175,23 @@ class Settings(BaseModel):
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto is console on a terminal, JSON otherwise"
     )
+    log_arguments: bool = Field(
+        default=False,
+        description="let a worker's line of each attempt show the job's arguments, secrets included",
+    )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of the metrics server")
+
+    tracing: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto makes spans where the application, or OTEL_… in the environment, has set up OpenTelemetry",
+    )
+    trace_context: Literal["link", "parent"] = Field(
+        default="link",
+        description="how an attempt relates to its send: a trace of its own that links to it, or its child",
+    )
 
     @field_validator("url")
     @classmethod
@@ -221,6 +234,10 @@ class Settings(BaseModel):
         return urlsplit(self.amqp_url).hostname or ""
 
     @property
+    def port(self) -> int:
+        return urlsplit(self.amqp_url).port or (5671 if self.uses_tls else 5672)
+
+    @property
     def user(self) -> str:
         """The name by which RabbitMQ knows us."""
         return unquote(urlsplit(self.amqp_url).username or "guest")
@@ -233,10 +250,8 @@ class Settings(BaseModel):
     @property
     def address(self) -> str:
         """Host, port and virtual host, for people."""
-        parts = urlsplit(self.amqp_url)
-        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return f"{host}:{port}" + (f" (vhost {self.vhost})" if self.vhost != "/" else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" + (f" (vhost {self.vhost})" if self.vhost != "/" else "")
 
     @property
     def vhost(self) -> str:

@@ -48,6 +48,7 @@ from brokerjobs.senders import Senders
 from brokerjobs.settings import Settings
 from brokerjobs.strict_order import StrictOrder
 from brokerjobs.topology import Names
+from brokerjobs.tracing import Tracing
 from brokerjobs.transport import Publication
 
 START_TIMEOUT = 30.0  # seconds
@@ -166,6 +167,7 @@ class Worker:
         settings = self._settings
         settlement = Settlement(self._names, self._publisher, settings.publish_timeout)
         senders = Senders.of(settings)
+        tracing = Tracing(settings)
         shared = Slots(settings.concurrency)
         lanes = []
         self._executors: dict[Consumer, Executor] = {}
@@ -186,7 +188,7 @@ class Worker:
                 on_abandoned=self._metrics.abandoned.labels(consumer.queue).inc,
             )
             slots = shared if self._strict else Slots(settings.concurrency)
-            lanes.append(Lane(consumer, executor, settlement, slots, self._metrics, self._start_in))
+            lanes.append(Lane(consumer, executor, settlement, slots, self._metrics, self._start_in, tracing))
         return lanes
 
     async def _call_hooks(self, hooks: list[Hook], executor: Executor, what: str) -> None:

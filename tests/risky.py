@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import Any
 
+from opentelemetry import trace
+
 from brokerjobs import Consumer, Context, Next, Reject, Retry, RetryLater, current_job
 
 seen: list[str] = []
@@ -68,6 +70,7 @@ def knows(number: int) -> dict[str, Any]:
         "redelivered": job.redelivered,
         "seen": list(seen),
         "python_path": os.environ.get("PYTHONPATH"),
+        "span": trace.get_current_span().get_span_context().span_id,
     }
 
 

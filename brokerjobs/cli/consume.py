@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from brokerjobs import discovery, logs, settings
+from brokerjobs import discovery, logs, settings, tracing
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
@@ -82,9 +82,10 @@ def command(
     parent = attach()
     chosen = settings.load(**given)
     patience = seconds(start_timeout, name="--start-timeout")
-    logs.configure(chosen.log_level, chosen.log_format)
+    logs.configure(chosen.log_level, chosen.log_format, arguments=chosen.log_arguments)
     if parent is not None and parent.wants_reports:
         logs.name(pid=os.getpid())
+    tracing.instrument()
     if parent is None and _wants_parent(chosen):
         from brokerjobs.cli.supervise import supervise  # which the workers themselves do without
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from brokerjobs import logs, transport
+from brokerjobs import logs, tracing, transport
 from brokerjobs.consumer import Consumer
 from brokerjobs.context import Context, current
 from brokerjobs.errors import ConfigurationError
@@ -64,6 +64,7 @@ def main() -> None:
     faulthandler.enable(setup.faults)
     logs.configure(setup.settings.log_level, setup.settings.log_format)
     _take_over(setup)
+    tracing.instrument()
     asyncio.run(serve(pipe, setup))
 
 
@@ -154,7 +155,7 @@ async def _run(
             _decide=lambda outcome: pipe.send(Decided(outcome)),
         )
         token = current.set(context)
-        with bounded(order.memory_limit):
+        with tracing.continued(order.trace), bounded(order.memory_limit):
             value = await runner.run(job, context, timeout=None)
         return Result.of(value)
     except MemoryError as error:

@@ -19,7 +19,8 @@ import socket
 import struct
 import threading
 from asyncio import StreamReader, StreamWriter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from brokerjobs.executor.parcels import Error
@@ -77,12 +78,14 @@ class Order:
         redelivered: for the job to know.
         timeout: seconds after which the worker kills the child.
         memory_limit: bytes; None for no limit.
+        trace: the context of the worker's span.
     """
 
     message: Message
     redelivered: bool
     timeout: float
     memory_limit: int | None
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

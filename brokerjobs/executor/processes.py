@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from brokerjobs import tracing
 from brokerjobs.context import Context
 from brokerjobs.durations import text
 from brokerjobs.errors import ConfigurationError, JobCrashed, JobTimeout
@@ -72,7 +73,7 @@ class Processes:
             NoProcess: nothing of it ran.
             Exception: whatever it raised, or a stand-in.
         """
-        order = Order(context.message, context.redelivered, job.timeout, job.memory_limit)
+        order = Order(context.message, context.redelivered, job.timeout, job.memory_limit, tracing.carried())
         async with self._places:
             for _ in range(TRIES):
                 child = await self._take()

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from brokerjobs import tracing
 from brokerjobs.logs import log
 from brokerjobs.supervisor.parent import environment
 
@@ -100,7 +101,7 @@ class Nursery:
                     process_group=0,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={**os.environ, VARIABLE: str(theirs.fileno())},
+                    env={**tracing.uninstrumented(os.environ), VARIABLE: str(theirs.fileno())},
                 )
             except OSError:
                 ours.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from PIL import Image
 from structlog.testing import capture_logs
 
@@ -88,7 +89,9 @@ async def test_job_runs_in_a_child_that_is_kept_and_knows_what_it_would_know_her
     monkeypatch.setenv("RISKY_JOURNAL", str(journal))
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
 
-    first = result(await run("knows", {"number": 1}, id="7", attempt=2, headers={"tenant": "shop"}))
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+    with trace.use_span(span):
+        first = result(await run("knows", {"number": 1}, id="7", attempt=2, headers={"tenant": "shop"}))
     second = result(await run("knows", [2]))
     awaited = result(await run("awaited", [3]))
     await executor.close()
@@ -98,6 +101,7 @@ async def test_job_runs_in_a_child_that_is_kept_and_knows_what_it_would_know_her
     assert (first["headers"], first["max_attempts"], first["redelivered"]) == ({"tenant": "shop"}, 3, False)
     assert first["has_time"]
     assert first["python_path"] == "/nowhere"
+    assert (first["span"], second["span"]) == (2, 0)  # what is current here is so there
     assert second["seen"] == ["start-up", "before risky.knows", "before risky.knows"]
     assert awaited == (3, first["pid"])  # a tuple, not JSON
     assert risky.settled == [("success", first), ("success", second), ("success", awaited)]  # told here

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from brokerjobs import Consumer, Message, Retry
+from brokerjobs import Consumer, Message, Retry, logs
 from brokerjobs.logs import FIELDS, configure, hears_info, log
 from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
@@ -24,7 +24,8 @@ LOGGERS = ("", "brokerjobs", "consumers", "aiormq", "aio_pika", "pika", "elsewhe
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
+def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logs, "_shows_arguments", False)  # as it is in the end too
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in LOGGERS]
     handlers = logging.getLogger().handlers[:]
     yield
@@ -258,6 +259,47 @@ def test_line_of_a_job_has_its_fields_and_no_argument(
         attempt,
     )
     assert "hunter2" not in str(line)
+
+
+@pytest.mark.parametrize("how", ["succeed", "fail"])
+def test_line_of_an_attempt_shows_arguments_where_somebody_asks_for_them(
+    capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    configure("debug", "json", arguments=True)
+    message = login.message("hunter2" * 1000, how=how)
+
+    Records("logins", Metrics()).finished(message, run(message).outcome, duration=0.25)
+
+    [line] = read(capsys)
+    assert line["arguments"].startswith('{"pin":"hunter2')
+    assert len(line["arguments"]) <= 1000
+    assert (line["outcome"], line["duration"]) == ("succeeded" if how == "succeed" else "retried", 0.25)
+
+
+def test_what_a_job_logs_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    consumer = Consumer("talkers")
+
+    @consumer.job()
+    async def by_structlog() -> None:
+        structlog.get_logger("consumers.talkers").info("said", id="its own")
+
+    @consumer.job()
+    def by_logging() -> None:
+        logging.getLogger("consumers.talkers").info("said")
+
+    messages = [by_structlog.message(), by_logging.message().copy(attempt=2)]
+    for message in messages:
+        run(message)
+    log.info("outside")
+
+    lines = read(capsys)
+    told = [[line.get(name) for name in ("event", "job", "id", "queue", "attempt")] for line in lines]
+    assert told == [
+        ["said", "talkers.by_structlog", "its own", "talkers", 1],
+        ["said", "talkers.by_logging", messages[1].id, "talkers", 2],
+        ["outside", None, None, None, None],
+    ]
 
 
 @pytest.mark.parametrize(
