@@ -78,19 +78,20 @@ class Envelopes:
         size = len(body)
         if alike is None or not 0 < size <= self._room:
             return self._one_of_a_kind(exchange, routing_key, message)
-        known = self._known.get((exchange, routing_key, alike))
-        if known is None:
-            known = self._learn(exchange, routing_key, message)
-        front, fixed, middle, back = known
-        id = _short("message_id", message.id)
         try:
-            time = _LONG_LONG.pack(message.timestamp)
-        except error:
+            known = self._known.get((exchange, routing_key, alike))
+            if known is None:
+                known = self._learn(exchange, routing_key, message)
+            front, fixed, middle, back = known
+            id, time = _short("message_id", message.id), _LONG_LONG.pack(message.timestamp)
+            sizes = _SIZES.pack(fixed + len(id), 60, 0, size)
+            return (b"".join((front, sizes, middle, id, time, back, _LONG.pack(size), body, b"\xce")),)
+        except (error, TypeError):  # which says less than what is raised there
             return self._one_of_a_kind(exchange, routing_key, message)
-        sizes = _SIZES.pack(fixed + len(id), 60, 0, size)
-        return (b"".join((front, sizes, middle, id, time, back, _LONG.pack(size), body, b"\xce")),)
 
     def _one_of_a_kind(self, exchange: str, routing_key: str, message: Message) -> Sequence[bytes]:
+        if not isinstance(message.body, (bytes, bytearray, memoryview)):
+            raise Unwritable(f"the body is {type(message.body).__name__}, not bytes")
         first = publish(self._channel, exchange, routing_key)
         return [first, *content(self._channel, message.properties(), message.body, self._largest)]
 

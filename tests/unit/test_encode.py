@@ -98,7 +98,18 @@ def test_whatever_was_sent_before_a_message_is_that_of_the_library(different: li
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"id": "é" * 128}, {"id": "\ud800"}, {"timestamp": -1}, {"job": "x" * 256}]
+    "wrong",
+    [
+        {"id": "é" * 128},
+        {"id": "\ud800"},
+        {"timestamp": -1},
+        {"job": "x" * 256},
+        {"app_id": ["shop"]},
+        {"priority": [4]},
+        {"body": "{}"},
+        {"body": "{}", "headers": {"a": 1}},
+        {"body": "x" * 5000},
+    ],
 )
 def test_what_amqp_has_no_form_for_is_told_of_the_second_message_too(wrong: dict[str, Any]) -> None:
     envelopes = Envelopes(5, 4096)
