@@ -6,7 +6,7 @@ costs a fraction of reading them.
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, error
 from typing import Any, Final
 
 from brokerjobs.amqp.properties import PROPERTIES_AT, TEXT, bits_of, present
@@ -54,7 +54,10 @@ class Pattern:
         begin, end, rest = self._begin, self._end, self._rest
         if head[PROPERTIES_AT:begin] != self._before or head[rest:] != self._behind:
             return None
-        id, (timestamp,) = head[begin:end], _TIME.unpack_from(head, end)
+        try:
+            id, (timestamp,) = head[begin:end], _TIME.unpack_from(head, end)
+        except error:  # it is cut off
+            return None
         if not id.isascii() or not 0 < timestamp < 2**32:
             return None
         return Message(id=id.decode(), timestamp=timestamp, body=body, **self._fields)

@@ -110,6 +110,13 @@ def test_one_wrong_byte_makes_no_difference_to_what_is_read(byte: int, at: int, 
         assert (comparable(message, given), sent) == (comparable(whole[0], given), whole[1])
 
 
+def test_a_header_that_ends_within_the_time_is_not_like_the_others() -> None:
+    last = usual(message_type=None)
+    raw = head(last)
+    for cut in range(len(raw)):
+        assert learned(message_type=None).read(route_of(method()), raw[:cut], b"{}") is None
+
+
 def test_messages_that_differ_in_id_time_and_body_are_alike() -> None:
     other = usual(
         message_id="0193c1a0-0000-7000-8000-000000000002", timestamp=datetime(2027, 1, 1, tzinfo=UTC)
