@@ -105,9 +105,12 @@ class Driving:
         """Drive what no caller drives, until stopped or broken."""
         self._loop.activate_poller()
         try:
-            while not (self._has_stopped or self.is_broken):
+            while True:
                 with self._claiming:
+                    # It ends when a caller that drives has let go, and not before: then the loop is closed.
                     if self._driver is None:
+                        if self._has_stopped or self.is_broken:
+                            return
                         self._driver = self
                 if self._driver is self:
                     self._until_calm()

@@ -203,3 +203,25 @@ def test_a_caller_knows_that_it_drives_already(stage: Stage) -> None:
 
     stage.drive(look, answer)
     assert [*known, stage.driving.is_by_this_caller] == [True, False, False]
+
+
+def test_a_loop_that_is_stopped_while_a_caller_drives_ends_when_the_caller_has_let_go(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread leaves it also closes, and the caller may be in the middle of it."""
+    monkeypatch.setattr(driving, "PATIENCE", 0.001)
+    rests: SimpleQueue[None] = SimpleQueue()
+    rest = Driving._rest
+    monkeypatch.setattr(Driving, "_rest", lambda self: (rest(self), rests.put(None)))
+    stage.owed += 1
+    lives: list[bool] = []
+
+    def stop(_: Sending) -> None:
+        stage.thread.start()
+        stage.driving.stop()
+        eventually(lambda: rests.qsize() > 1 or not stage.thread.is_alive())
+        lives.append(stage.thread.is_alive())
+
+    stage.drive(stop, answer)
+    stage.thread.join(AMPLE)
+    assert (lives, stage.thread.is_alive(), stage.polled_by) == ([True], False, ["MainThread"] * 2)
