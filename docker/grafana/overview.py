@@ -403,12 +403,11 @@ def workers() -> Iterator[AnyPanel]:
 def rabbitmq() -> Iterator[AnyPanel]:
     yield lines(
         "Alarms",
-        "1 while RabbitMQ takes no messages because memory, disk or file descriptors are short.",
+        "1 while RabbitMQ takes no messages because memory or disk is short.",
         units.Short,
         PLUGIN,
         ("max(rabbitmq_alarms_memory_used_watermark)", "memory"),
         ("max(rabbitmq_alarms_free_disk_space_watermark)", "disk"),
-        ("max(rabbitmq_alarms_file_descriptor_limit)", "file descriptors"),
     )
     yield lines(
         "Memory",

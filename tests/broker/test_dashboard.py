@@ -27,16 +27,16 @@ from brokerjobs import Consumer, Reject, Retry, current_job
 
 consumer = Consumer("crunch", retry=Retry(delays=[0.25]))
 
-@consumer.job
+@consumer.job()
 def numbers():
     time.sleep(0.05)
 
-@consumer.job
+@consumer.job()
 async def flaky():
     if current_job().attempt == 1:
         raise ValueError("not yet")
 
-@consumer.job
+@consumer.job()
 async def broken():
     raise Reject("never")
 """
