@@ -210,16 +210,16 @@ def test_a_loop_that_is_stopped_while_a_caller_drives_ends_when_the_caller_has_l
 ) -> None:
     """What the thread leaves it also closes, and the caller may be in the middle of it."""
     monkeypatch.setattr(driving, "PATIENCE", 0.001)
-    rests: SimpleQueue[None] = SimpleQueue()
+    rests: list[None] = []
     rest = Driving._rest
-    monkeypatch.setattr(Driving, "_rest", lambda self: (rest(self), rests.put(None)))
+    monkeypatch.setattr(Driving, "_rest", lambda self: rests.append(rest(self)))  # type: ignore[func-returns-value]
     stage.owed += 1
     lives: list[bool] = []
 
     def stop(_: Sending) -> None:
         stage.thread.start()
         stage.driving.stop()
-        eventually(lambda: rests.qsize() > 1 or not stage.thread.is_alive())
+        eventually(lambda: len(rests) > 1 or not stage.thread.is_alive())
         lives.append(stage.thread.is_alive())
 
     stage.drive(stop, answer)
