@@ -101,7 +101,8 @@ class Lane:
         self._runs = Runs()
         self._tally = Tally()
         self._records = Records(self.queue, metrics)
-        metrics.oldest_start.follow(self._oldest_start, self.queue)
+        metrics.in_progress.follow(lambda: len(self._starts), self.queue)
+        metrics.oldest_start.follow(lambda: min(self._starts, default=0.0), self.queue)
         self.gate = Gate(self.queue, consumer.breaker, metrics, lambda: freed(self))
         self._settling = Settling(self.queue, settlement, self._runs, self.gate, self._records)
         self.is_cancelled: Callable[[Message, Callable[[], float]], bool] = lambda message, sent_at: False
@@ -183,11 +184,10 @@ class Lane:
             if run is not None
         ]
 
-    def _oldest_start(self) -> float:
-        """Since when the one has run that has run longest; asked by any thread, so of a list made at once."""
-        return min(
-            (run.began for run in list(self._tasks.values()) if run and not run.has_ended), default=0.0
-        )
+    @property
+    def _starts(self) -> list[float]:
+        """When what runs now was started; asked by any thread, so of a list that is made at once."""
+        return [run.began for run in list(self._tasks.values()) if run is not None and not run.has_ended]
 
     @property
     def due(self) -> float:
@@ -405,8 +405,7 @@ class Lane:
     async def _execute(self, run: Run, *, suspect: bool) -> None:
         message, job = run.message, self._label(run.message)
         began = time.monotonic()
-        self._records.received(job)
-        self._records.began(message)
+        self._records.began(message, job, run.began)
         span = self._span(message, job) if API in modules else None
         try:
             ended_with = await self._outcome(run, suspect)
@@ -414,8 +413,6 @@ class Lane:
             if span is not None:
                 span.broke(error)
             raise
-        finally:
-            self._records.ended()
         outcome = run.outcome or ended_with  # what the job decided by hand holds, however it ended
         self.gate.heed(outcome)
         self._records.finished(message, outcome, job=job, duration=time.monotonic() - began)

@@ -71,7 +71,6 @@ _VERSION, _VARIANT = bytes(b & 0x0F | 0x70 for b in range(256)), bytes(b & 0x3F 
 _END = re.compile(r"(.{4})(.{4})(.{12})")
 _ends: list[str] = []
 os.register_at_fork(after_in_child=_ends.clear)  # or parent and child would make the same ids
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -151,7 +150,8 @@ class Message:
     @property
     def ready_at(self) -> float:
         """When it should have started, seconds since the epoch; the wait is counted from here."""
-        return max(self.published_at, self.due / 1000)
+        published = _time_in(self.id) or float(self.timestamp)
+        return published if not self.due else max(published, self.due / 1000)
 
     def copy(self, marks: Mapping[str, str] | None = None, **changes: Any) -> Message:
         """The message as we publish it again: one hop further, under its own id, name and first routing key."""
@@ -364,6 +364,11 @@ def _draw_ends() -> list[str]:
 
 def _time_in(id: str) -> float:
     """Seconds since the epoch, from an id as `new_id` makes them; 0 for another."""
-    if len(id) != 36 or id[14] != "7" or not _UUID.fullmatch(id):
+    if len(id) != 36 or id[14] != "7" or id[8:24:5] != "----":
         return 0.0
-    return int(id[:8] + id[9:13], 16) / 1000
+    try:
+        raw = bytes.fromhex(id.replace("-", ""))
+    except ValueError:
+        return 0.0
+    # It would be less with another hyphen among the digits, or a space, which `fromhex` passes over.
+    return int.from_bytes(raw[:6], "big") / 1000 if len(raw) == 16 else 0.0

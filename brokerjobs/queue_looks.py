@@ -53,11 +53,12 @@ class QueueLooks:
 
     def _note(self, lane: Lane, ready: int, consumers: int) -> None:
         queue = lane.queue
-        if queue not in self._ready:
-            self._metrics.queue_oldest_age.follow(partial(self._oldest_age, lane), queue)
-        if not ready or queue not in self._since:
+        is_first = queue not in self._ready
+        if is_first or not ready:
             self._since[queue] = self._clock()
         self._ready[queue] = ready
+        if is_first:
+            self._metrics.queue_oldest_age.follow(partial(self._oldest_age, lane), queue)
         self._metrics.queue_messages.labels(queue, "ready").set(ready)
         self._metrics.queue_consumers.labels(queue).set(consumers)
 

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from typing import Any
 
 from brokerjobs.failure import cut
-from brokerjobs.instruments import Number, Timing
+from brokerjobs.instruments import Number
 from brokerjobs.logs import hears_info, log, shows_arguments
 from brokerjobs.message import Message
 from brokerjobs.metrics import OTHER, Metrics
@@ -15,6 +15,17 @@ from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeed
 from brokerjobs.worker_state import ERROR_LIMIT, FAILURES, RecentFailure
 
 MOST_OF_ARGUMENTS = 1_000  # bytes in a line
+
+
+class _Job:
+    """The series that each of its jobs adds to."""
+
+    __slots__ = ("durations", "received", "succeeded")
+
+    def __init__(self, metrics: Metrics, queue: str, name: str) -> None:
+        self.received = metrics.received.labels(queue, name)
+        self.succeeded = metrics.finished.labels(queue, name, word(Succeeded()))
+        self.durations = metrics.duration.labels(queue, name)
 
 
 class Records:
@@ -30,40 +41,44 @@ class Records:
         self._metrics = metrics
         self._wait = metrics.wait.labels(queue)
         self._attempts = metrics.attempts.labels(queue)
-        self._in_progress = metrics.in_progress.labels(queue)
         self._redelivered = metrics.redelivered.labels(queue)
         self._replayed = metrics.replayed.labels(queue)
         self.due = 0.0  # when the message was, seconds since the epoch, that was started last
         self.began_at = 0.0  # when it was started, likewise
         self.failures = deque[RecentFailure](maxlen=FAILURES)
-        self._received: dict[str, Number] = {}
+        self._jobs: dict[str, _Job] = {}
         self._finished: dict[tuple[str, str], Number] = {}
-        self._durations: dict[str, Timing] = {}
         self._log = log.bind(queue=queue)
 
     def received(self, job: str) -> None:
         """A delivery came."""
-        series = self._received.get(job)
-        if series is None:
-            series = self._received[job] = self._metrics.received.labels(self._queue, job)
-        series.value += 1
+        self._job(job).received.value += 1
+
+    def _job(self, name: str) -> _Job:
+        if (job := self._jobs.get(name)) is None:
+            job = self._jobs[name] = _Job(self._metrics, self._queue, name)
+            self._finished[name, word(Succeeded())] = job.succeeded
+        return job
 
     def came_again(self) -> None:
         """A delivery came that RabbitMQ had delivered before."""
         self._redelivered.value += 1
 
-    def began(self, message: Message) -> None:
-        """An attempt began."""
-        due, now = message.ready_at, time.time()
-        self.due, self.began_at = due, now
-        self._wait.observe(max(0.0, now - due))
-        self._in_progress.value += 1
+    def began(self, message: Message, job: str, at: float) -> None:
+        """A delivery came, and is run.
+
+        Args:
+            message: what it brought.
+            job: as metrics name it.
+            at: when, seconds since the epoch.
+        """
+        series = self._jobs.get(job) or self._job(job)
+        series.received.value += 1
+        due = self.due = message.ready_at
+        self.began_at = at
+        self._wait.observe(at - due if at > due else 0.0)
         if message.generation and not message.first_at:
             self._replayed.value += 1
-
-    def ended(self) -> None:
-        """It runs no more."""
-        self._in_progress.value -= 1
 
     def finished(
         self, message: Message, outcome: Outcome, *, job: str = OTHER, duration: float | None = None
@@ -76,27 +91,33 @@ class Records:
             job: as metrics name it.
             duration: seconds; None when nothing ran.
         """
-        how = word(outcome)
-        series = self._finished.get((job, how))
-        if series is None:
-            series = self._finished[job, how] = self._metrics.finished.labels(self._queue, job, how)
-        series.value += 1
+        series = self._jobs.get(job) or self._job(job)
         if duration is not None:
-            durations = self._durations.get(job)
-            if durations is None:
-                durations = self._durations[job] = self._metrics.duration.labels(self._queue, job)
-            durations.observe(duration)
-        if how == "succeeded":
-            self._attempts.observe(message.attempt)
-        elif isinstance(outcome, (Retried, DeadLettered)):
+            series.durations.observe(duration)
+        if isinstance(outcome, Succeeded):
+            series.succeeded.value += 1
+            if message.attempt == 1:  # as nearly all
+                self._attempts.counts[0] += 1
+                self._attempts.sum += 1
+            else:
+                self._attempts.observe(message.attempt)
+            if not hears_info():
+                return
+        else:
             self._failed(message, outcome, job)
         self._say(message, outcome, duration or 0.0)
 
-    def _failed(self, message: Message, outcome: Retried | DeadLettered, job: str) -> None:
+    def _failed(self, message: Message, outcome: Retried | DeadLettered | Released, job: str) -> None:
+        how = word(outcome)
+        if (series := self._finished.get((job, how))) is None:
+            series = self._finished[job, how] = self._metrics.finished.labels(self._queue, job, how)
+        series.value += 1
+        if isinstance(outcome, Released):
+            return
         if outcome.failure is not None:
             exception = self._metrics.exception(outcome.failure.kind or outcome.reason)
             self._metrics.failures.labels(self._queue, job, exception).inc()
-            self._remember(message, word(outcome), str(outcome.failure) or outcome.reason)
+            self._remember(message, how, str(outcome.failure) or outcome.reason)
         if isinstance(outcome, DeadLettered):
             self._attempts.observe(message.attempt)
 
@@ -106,7 +127,7 @@ class Records:
         finished: Counter[str] = Counter()
         for (_, how), series in self._finished.items():
             finished[how] += int(series.value)
-        return sum(int(series.value) for series in self._received.values()), dict(finished)
+        return sum(int(job.received.value) for job in self._jobs.values()), dict(finished)
 
     def recognised(self, how: str, job: str) -> None:
         """What came was known: `adopted` or `absorbed`."""
@@ -122,8 +143,6 @@ class Records:
         )  # fmt: skip
 
     def _say(self, message: Message, outcome: Outcome, duration: float) -> None:
-        if isinstance(outcome, Succeeded) and not hears_info():
-            return
         fields: dict[str, Any] = {
             "job": message.job,
             "id": message.id,

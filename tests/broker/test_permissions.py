@@ -126,7 +126,7 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
             await client.asend("emails.welcome", {"user_id": 13})
 
     running = await start_worker(
-        emails, settings=users.settings("worker", topology="check", sweep_interval=0.25)
+        emails, settings=users.settings("worker", topology="check", sweep_interval=0.25, metrics_port=0)
     )
     finished = running.metrics.registry.get_sample_value
     labels = {"queue": "emails", "job": "emails.welcome"}
@@ -134,6 +134,11 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
     def count(outcome: str) -> float:
         return finished("brokerjobs_jobs_finished_total", {**labels, "outcome": outcome}) or 0
 
+    for kind in "ready", "dead":  # a worker may look at both
+        series = {"queue": "emails", "state": kind}
+        await eventually_async(
+            lambda series=series: finished("brokerjobs_queue_messages", series) is not None  # type: ignore[misc]
+        )
     await eventually_async(lambda: (count("succeeded"), count("retried"), count("dead")) == (3, 3, 3))
     await eventually_async(lambda: amqp.ready(url, NAMES.dead("emails")) == 3)
 

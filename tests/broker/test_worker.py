@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -215,6 +216,10 @@ async def test_lost_connection_loses_no_job_and_repeats_none(
     await eventually_async(lambda: all(lane.is_idle for lane in worker._lanes))
     assert set(runs.values()) == {1}
     assert recognised(worker, "adopted") + recognised(worker, "absorbed") == 10
+    assert sample(worker, "jobs_redelivered_total", queue="emails") == 10
+    for role, reconnects in ("consumer", 1), ("publisher", 0):  # which had nothing to publish before
+        assert sample(worker, "broker_reconnects_total", role=role) == reconnects
+        assert sample(worker, "broker_connected", role=role) == 1
 
 
 def recognised(worker: Worker, how: str) -> float:
@@ -551,7 +556,10 @@ async def test_retry_that_cannot_be_confirmed_holds_the_job_without_a_hot_loop(
     await eventually_async(lambda: sorted(attempts) == [1, 1, 2, 2])
 
 
-async def test_metrics_count_what_happened(client: Client, start_worker: StartWorker) -> None:
+async def test_metrics_count_what_happened(
+    settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "LOOK_INTERVAL", 0.1)
     consumer = Consumer("emails", retry=Retry(delays=[0.125]))
 
     @consumer.job()
@@ -559,19 +567,40 @@ async def test_metrics_count_what_happened(client: Client, start_worker: StartWo
         if not ok:
             raise OSError
 
-    worker = await start_worker(consumer)
-    await client.asend_many([welcome.message(True), welcome.message(True), welcome.message(False)])
+    worker = await start_worker(consumer, settings=settings.model_copy(update={"metrics_port": 0}))
+    value = partial(sample, worker)
+    async with Client(settings=settings, metrics=worker.metrics) as client:
+        await client.asend_many([welcome.message(True), welcome.message(True), welcome.message(False)])
+        assert value("publish_duration_seconds_count") == 0  # of many none is timed
+        await client.asend_message(welcome.message(True))
+        assert value("publish_duration_seconds_count") == 1
+        await asyncio.to_thread(client.send_message, welcome.message(True))
+        assert value("publish_duration_seconds_count") == 2
 
     def counted(outcome: str) -> float:
         return float(worker.metrics.finished.labels("emails", "emails.welcome", outcome).value)
 
     await eventually_async(lambda: counted("dead") == 1)
-    assert (counted("succeeded"), counted("retried")) == (2, 1)
-    assert worker.metrics.received.labels("emails", "emails.welcome").value == 4
-    assert worker.metrics.in_progress.labels("emails").value == 0
+    await eventually_async(lambda: counted("succeeded") == 4)
+    assert (counted("retried"), value("jobs_received_total", queue="emails", job="emails.welcome")) == (1, 6)
+    assert value("jobs_in_progress", queue="emails") == 0
     await eventually_async(
-        lambda: worker.metrics.published.labels("confirmed")._value.get() == 2
-    )  # the copies
+        lambda: value("jobs_published_total", outcome="confirmed") == 5 + 2
+    )  # and the copies, which are sent one by one
+    assert value("publish_duration_seconds_count") == 4
+    assert value("job_failures_total", queue="emails", job="emails.welcome", exception="OSError") == 2
+    assert value("job_attempts_count", queue="emails") == 5
+
+    await eventually_async(lambda: value("queue_messages", queue="emails", state="dead") == 1)
+    await eventually_async(lambda: value("queue_messages", queue="emails", state="ready") == 0)
+    assert value("queue_consumers", queue="emails") == 1
+    assert value("queue_oldest_age_seconds", queue="emails") == 0
+    for role in "consumer", "publisher":
+        assert (value("broker_connected", role=role), value("broker_reconnects_total", role=role)) == (1, 0)
+
+
+def sample(worker: Worker, name: str, **labels: str) -> float | None:
+    return worker.metrics.registry.get_sample_value(f"brokerjobs_{name}", labels)
 
 
 async def test_worker_that_never_finds_a_broker_gives_up_after_its_start_timeout() -> None:

@@ -45,10 +45,12 @@ from brokerjobs import (
     topology,
 )
 from brokerjobs import settings as settings_module
-from brokerjobs.metrics import Metrics
+from brokerjobs.amqp.publisher import Publisher
+from brokerjobs.connection_record import ConnectionRecord
+from brokerjobs.metrics import PUBLISHER, Metrics
 from brokerjobs.node.ports import reserve
 from brokerjobs.node.private import PrivateNode
-from brokerjobs.transport import use_sender
+from brokerjobs.transport import Publication, use_sender
 from tests import amqp
 from tests.chaos.proxy import Proxy
 from tests.conftest import BY_LIBRARY
@@ -777,19 +779,30 @@ def own_node(node: PrivateNode, own_nodes: dict[tuple[int, int, int], PrivateNod
 async def test_a_memory_alarm_ends_a_send_by_its_deadline_and_passes(
     publishing: Callable[..., Publishing], own_node: PrivateNode
 ) -> None:
+    metrics = Metrics()
+    blocked = metrics.blocked.labels(PUBLISHER)
+    counted = Publisher(settings_module.load(url=own_node.url), record=ConnectionRecord(metrics, PUBLISHER))
+    other = Publication("jobs", "emails.welcome", Message(job="emails.welcome", routing_key="emails.welcome"))
     sender = publishing(own_node.url, publish_timeout=2.0)
     await sender.send("emails.welcome", id="before")
     await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
     try:
+        counting = asyncio.create_task(counted.publish(other, timeout=60))
         began = time.monotonic()
         with pytest.raises((PublishUnknown, BrokerUnreachable), match=r"alarm|in time"):
             await sender.send("emails.welcome", id="during")
         assert time.monotonic() - began < 5
+        so_far = blocked.value
+        assert 0 < so_far < time.monotonic() - began + 1
+        await eventually_async(lambda: blocked.value > so_far)  # it grows while it lasts
     finally:
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
 
+    await counting
     await sender.send("emails.welcome", id="after")
-    found = Counter(ids(own_node.url))
+    await eventually_async(lambda: blocked.value == blocked.value)  # it stands still
+    await counted.close()
+    found = Counter(ids(own_node.url)) - Counter([other.message.id])
     assert set(found) >= {"before", "after"}
     assert set(found) <= {"before", "during", "after"}
 

@@ -427,7 +427,26 @@ def test_published_at_is_exact_where_the_id_is_ours() -> None:
     assert message.published_at != int(message.published_at) or message.published_at == message.timestamp
 
 
-@pytest.mark.parametrize("id", ["7", "order-7", "z" * 14 + "7" + "z" * 21, str(uuid.UUID(int=7, version=4))])
+OURS = "01890a5d-ac96-7123-8abc-0123456789ab"
+ODD = [OURS[:30] + odd + OURS[31:] for odd in "- _z\u0661"]  # among the digits; the last is a digit elsewhere
+
+
+def test_time_of_an_id_of_ours() -> None:
+    for id in OURS, OURS.upper():
+        assert Message(job="a.b", routing_key="a.b", id=id).published_at == 0x01890A5DAC96 / 1000
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "7",
+        "order-7",
+        "z" * 14 + "7" + "z" * 21,
+        str(uuid.UUID(int=7, version=4)),
+        OURS.replace("-", "0"),
+        *ODD,
+    ],
+)
 def test_published_at_is_the_timestamp_where_the_id_is_foreign(id: str) -> None:
     message = Message(job="a.b", routing_key="a.b", id=id, timestamp=1_700_000_000)
 
