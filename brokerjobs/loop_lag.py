@@ -25,6 +25,11 @@ class LoopLag:
         """The loop shall look again after so long."""
         self._due = self._clock() + seconds
 
+    @property
+    def is_expecting(self) -> bool:
+        """Whether anybody looks."""
+        return self._due < math.inf
+
     def looked(self) -> float:
         """It does; gives by how much it is late."""
         late = self._late_now()

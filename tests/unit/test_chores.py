@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from brokerjobs import Breaker, chores
 from brokerjobs import settings as settings_module
 from brokerjobs.chores import Chores
 from brokerjobs.gate import BREAKER, Gate
+from brokerjobs.loop_lag import LoopLag
 from brokerjobs.metrics import Metrics
 from brokerjobs.worker_state import OPERATOR
 from tests.waiting import eventually_async
@@ -50,12 +52,12 @@ class Burst:
         self.session = Session()
         self.stopping = asyncio.Event()
         lanes: Any = [self.emails, self.reports]
-        self._chores = Chores(settings_module.load(url="amqp://localhost"), lanes, self.stopping)
+        self.chores = Chores(settings_module.load(url="amqp://localhost"), lanes, self.stopping)
 
     async def rounds(self, count: int = 3) -> bool:
         """Whether it stops within so many looks."""
         session: Any = self.session
-        task = asyncio.create_task(self._chores.stop_when_empty(session, self.stopping.set))
+        task = asyncio.create_task(self.chores.stop_when_empty(session, self.stopping.set))
         looks = len(self.session.asked) // 2 + count
         await eventually_async(lambda: self.stopping.is_set() or len(self.session.asked) // 2 >= looks)
         task.cancel()
@@ -118,3 +120,19 @@ async def test_burst_waits_for_a_queue_that_rests_and_not_for_one_that_an_operat
     burst.emails.gate.pause(OPERATOR, "maintenance")
     burst.stopping.clear()
     assert await burst.rounds()
+
+
+async def test_metrics_see_a_loop_that_was_held_up(burst: Burst, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores, "LAG_CHECK", 0.01)
+    lag = LoopLag()
+    minding = asyncio.create_task(burst.chores.mind_the_loop(lag))
+    await eventually_async(lambda: lag.is_expecting)
+
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        """As a job that computes."""
+    await eventually_async(lambda: lag.read() > 0.2)
+
+    minding.cancel()
+    await asyncio.wait({minding})
+    assert not lag.is_expecting

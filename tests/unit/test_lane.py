@@ -451,6 +451,8 @@ async def test_held_job_keeps_its_slot(threads: Threads) -> None:
 
     await asyncio.wait_for(publisher.asked.wait(), AMPLE)
     assert bench.start_all() == 0
+    await eventually_async(lambda: bench.value("brokerjobs_jobs_in_progress", queue="emails") == 0)
+    assert bench.value("brokerjobs_jobs_oldest_start_timestamp_seconds", queue="emails") == 0
 
     publisher.confirm.set()
     await eventually_async(lambda: bench.freed == 2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ from pika.exceptions import ChannelClosedByBroker
 
 from brokerjobs import BrokerUnreachable, Message, PublishRefused, PublishUnknown, Unroutable
 from brokerjobs import settings as settings_module
-from brokerjobs.amqp.links import Link
+from brokerjobs.amqp.alarm import BLOCKED, Alarm
+from brokerjobs.amqp.connection import Connection
+from brokerjobs.amqp.frames import METHOD
+from brokerjobs.amqp.links import Link, Links
 from brokerjobs.amqp.owner import Owner
 from brokerjobs.amqp.publisher import Publisher
 from brokerjobs.amqp.sending import Sending
+from brokerjobs.connection_record import ConnectionRecord
+from brokerjobs.metrics import CONSUMER, PUBLISHER, Metrics
 from brokerjobs.transport import Publication
 
 LOST = ConnectionError("gone")
@@ -129,3 +135,30 @@ def test_likewise_in_threads_unless_it_was_returned(returned: bool, fate: type[E
 
     with pytest.raises(fate):
         sendings[0].answer(0)
+
+
+async def test_connections_that_are_wanted_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    metrics.prepare_worker("1.2.3")
+    links = Links(
+        settings_module.load(url="amqp://localhost"), "publisher", ConnectionRecord(metrics, PUBLISHER)
+    )
+    connection = SimpleNamespace(alarm=Alarm())
+    outcomes: list[Any] = [UNREACHABLE, connection, connection, UNREACHABLE]
+
+    async def open(*_: object) -> Any:
+        if isinstance(outcome := outcomes.pop(0), Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(Connection, "open", open)
+    seen = []
+    while outcomes:
+        with suppress(BrokerUnreachable):
+            await links._connect()
+        seen.append((metrics.connected.labels(PUBLISHER).value, metrics.reconnects.labels(PUBLISHER).value))
+
+    assert seen == [(0, 0), (1, 0), (1, 1), (0, 1)]
+    connection.alarm.tap(METHOD, BLOCKED, 0, 4)
+    assert metrics.blocked.labels(PUBLISHER).value > 0
+    assert metrics.blocked.labels(CONSUMER).value == 0

@@ -115,6 +115,7 @@ async def test_age_is_that_since_what_was_started_last_was_due(scene: Scene) -> 
 
 async def test_what_came_after_the_queue_was_empty_is_no_older(scene: Scene) -> None:
     scene.lane.due = 500
+    await scene.look(3, at=985)
     await scene.look(0, at=1000)
     await scene.look(1, at=1015)
 
