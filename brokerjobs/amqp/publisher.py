@@ -72,12 +72,13 @@ class Publisher:
         self._alone = asyncio.Lock()
         self._in_flight: dict[str, asyncio.Event | None] = {}  # by id, and who waits for its end
 
-    async def publish(self, publication: Publication, *, timeout: float) -> None:
+    async def publish(self, publication: Publication, *, timeout: float, of_stream: bool = False) -> None:
         """Publish one message and wait for its confirm.
 
         Args:
             publication: what, and where to.
             timeout: seconds for all of it, connecting and sending again included.
+            of_stream: it is one of many, whose time tells nothing.
 
         Raises:
             PublishRefused: surely not queued; BrokerUnreachable when there was no connection at all.
@@ -86,7 +87,8 @@ class Publisher:
         """
         publication = self.signed(publication)
         began = asyncio.get_running_loop().time()
-        await self._counted(publication, self._in_turn(publication, began + timeout), began)
+        in_turn = self._in_turn(publication, began + timeout)
+        await self._counted(publication, in_turn, None if of_stream else began)
 
     # -- for a stream of messages
 

@@ -89,7 +89,8 @@ class Stream:
         deadline = self._loop.time() + self._timeout
         flight = self._publisher.begin(publication, partial(self._told, number))
         if flight is None:
-            self._go_on(number, partial(self._publisher.publish, publication, timeout=self._timeout))
+            publish = partial(self._publisher.publish, publication, timeout=self._timeout, of_stream=True)
+            self._go_on(number, publish)
             return
         self._begun[number] = publication, deadline, flight
         if self._timer is None:
