@@ -50,7 +50,7 @@ def _start(folder: str, url: str) -> tuple[float, float, float]:
     worker = subprocess.Popen(
         [sys.executable, "-m", "brokerjobs", "consume", "emails", "--log-format", "json"],
         cwd=folder,
-        env={**os.environ, "BROKERJOBS_URL": url},
+        env={**os.environ, "BROKERJOBS_URL": url, "BROKERJOBS_METRICS_PORT": "none"},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -10,10 +10,12 @@ from brokerjobs.breaker import Breaker, Circuit
 from brokerjobs.logs import log
 from brokerjobs.metrics import Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Retried, Succeeded
+from brokerjobs.worker_state import OPERATOR
 
 SHORT_REST = 60.0  # seconds
 BREAKER = "breaker"  # who pauses a queue whose jobs fail one after another
 BROKER = "broker"  # who pauses a queue that RabbitMQ has taken from this worker
+ON_PURPOSE = (OPERATOR, BREAKER)  # who pauses a queue so that it rests
 
 
 class Gate:

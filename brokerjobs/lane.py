@@ -25,7 +25,8 @@ from brokerjobs.durations import text
 from brokerjobs.errors import BrokerJobsError, UndecodableMessage
 from brokerjobs.executor import Executor
 from brokerjobs.failure import Failure
-from brokerjobs.gate import BROKER, Gate
+from brokerjobs.gate import BROKER, ON_PURPOSE, Gate
+from brokerjobs.health import QueueHealth
 from brokerjobs.logs import log
 from brokerjobs.message import Message, salvage
 from brokerjobs.metrics import OTHER, Metrics
@@ -168,6 +169,13 @@ class Lane:
             log.warning("job cancelled", queue=self.queue, job=run.message.job, id=id, stopped=stopped)
             found.append({"queue": self.queue, "job": run.message.job, "stopped": stopped})
         return found
+
+    def health(self, *, consuming: bool) -> QueueHealth:
+        """How the queue does; may be asked from any thread."""
+        pauses = dict(self.gate.pauses)
+        paused = {who: why for who, why in pauses.items() if who in ON_PURPOSE}
+        kept = {who: why for who, why in pauses.items() if who not in ON_PURPOSE}
+        return QueueHealth(self.queue, consuming, self.running, self._slots.limit, paused, kept)
 
     @property
     def jobs(self) -> list[dict[str, Any]]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from brokerjobs.errors import ConfigurationError
 from brokerjobs.instruments import Lasting, Level, Merge, Tally, Timings
 from brokerjobs.outcome import WORDS
 
@@ -202,26 +200,3 @@ class Metrics:
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"brokerjobs_{name}", documentation, labels, registry=self.registry)
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Serve `/metrics`.
-
-        Raises:
-            ConfigurationError: when the port is taken or not ours to use.
-        """
-        return serve(self.registry, host, port)
-
-
-def serve(registry: CollectorRegistry, host: str, port: int) -> WSGIServer:
-    """Serve `/metrics` of a registry.
-
-    Raises:
-        ConfigurationError: when the port is taken or not ours to use.
-    """
-    try:
-        server, _ = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            f"metrics cannot be served on {host}:{port}: {error.strerror}; choose another --metrics-port"
-        ) from None
-    return server

@@ -28,6 +28,7 @@ from pydantic import (
 
 from brokerjobs.durations import seconds
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.health import DEFAULT_HOST, DEFAULT_PORT, port_of
 from brokerjobs.node.state import running_url
 
 PREFIX = "BROKERJOBS_"
@@ -59,6 +60,10 @@ def _seconds(value: Any) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+
+
+def _port(value: Any) -> int | None:
+    return None if value is None else port_of(value)
 
 
 def _words(value: Any) -> Any:
@@ -179,10 +184,11 @@ class Settings(BaseModel):
         default=False,
         description="let a worker's line of each attempt show the job's arguments, secrets included",
     )
-    metrics_port: int | None = Field(
-        default=None, ge=0, le=65_535, description="serve Prometheus metrics on this port"
+    metrics_port: Annotated[int | None, BeforeValidator(_port)] = Field(
+        default=DEFAULT_PORT,
+        description="serve metrics and health on this port; 0 is a free one, none serves nothing",
     )
-    metrics_host: str = Field(default="127.0.0.1", description="address of the metrics server")
+    metrics_host: str = Field(default=DEFAULT_HOST, description="address at which they are served")
 
     tracing: Literal["auto", "off"] = Field(
         default="auto",

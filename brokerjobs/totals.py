@@ -9,12 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
-
-from brokerjobs.metrics import serve
 
 # A family: its name, type, description and merge, and its samples: name, labels and value of each.
 Sample = tuple[str, Sequence[Sequence[str]], float]
@@ -113,16 +110,6 @@ class Totals(Collector):
             for (sample, labels), value in merged[name].items():
                 metric.add_sample(sample, dict(labels), value)
             yield metric
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Serve `/metrics` of what they are together.
-
-        Raises:
-            ConfigurationError: when the port is taken or not ours to use.
-        """
-        registry = CollectorRegistry()
-        registry.register(self)
-        return serve(registry, host, port)
 
 
 def total(instrument: Collector) -> int:

@@ -36,6 +36,7 @@ from brokerjobs.consumer import Consumer
 from brokerjobs.errors import BrokerJobsError, BrokerUnreachable, ConfigurationError, NotConsuming
 from brokerjobs.executor import Executor, Threads
 from brokerjobs.gate import BROKER
+from brokerjobs.health import WorkerHealth
 from brokerjobs.isolation import processes_for
 from brokerjobs.job import Hook
 from brokerjobs.lane import Lane, Slots
@@ -107,10 +108,28 @@ class Worker:
         self._lanes: list[Lane] = []
         self._order: StrictOrder | None = None
         self._lag = LoopLag()
+        self._session: Session | None = None
+        self._trouble = ""
 
     @property
     def metrics(self) -> Metrics:
         return self._metrics
+
+    def health(self) -> WorkerHealth:
+        """How it does; may be asked from any thread, also while its event loop is blocked."""
+        session = self._session
+        is_connected = self._connected.is_set() and session is not None and not session.has_ended
+        return WorkerHealth(
+            self._settings.address,
+            [
+                lane.health(consuming=is_connected and session is not None and session.consumes(lane.queue))
+                for lane in self._lanes
+            ],
+            connected=is_connected,
+            trouble=self._trouble,
+            blocked=is_connected and self._publisher.is_blocked,
+            draining=self._stopping.is_set(),
+        )
 
     def stop(self) -> None:
         """Begin to drain: take nothing new, finish what runs, give back the rest."""
@@ -250,7 +269,7 @@ class Worker:
                 stop=stop_never if self._was_connected else stop_after_delay(self._start_timeout),
                 retry=retry_if_exception_type(transient),
                 sleep=self._pause,
-                before_sleep=_say_unreachable,
+                before_sleep=self._say_unreachable,
                 reraise=True,
             ):
                 with attempt:
@@ -281,6 +300,7 @@ class Worker:
                  broker=self._settings.address, concurrency=self._settings.concurrency)  # fmt: skip
         self._record.opened()
         session.connection.alarm.follow(self._record.alarmed)
+        self._session = session
         self._was_connected = True
         self._connected.set()
         return session
@@ -341,11 +361,16 @@ class Worker:
             self._order.close()
         self._connected.clear()
         self._record.lost()
+        self._session, self._trouble = None, session.reason or self._trouble
         for lane in self._lanes:
             lane.forget_inbox()
         await session.close()
         for lane in self._lanes:  # what came meanwhile
             lane.forget_inbox()
+
+    def _say_unreachable(self, state: RetryCallState) -> None:
+        self._trouble = str(state.outcome.exception() if state.outcome else "")
+        log.warning("no session yet", error=self._trouble, next_try_in=round(state.upcoming_sleep, 1))
 
     async def _pause(self, seconds: float) -> None:
         """Sleep between tries, unless told to stop meanwhile."""
@@ -411,8 +436,3 @@ class Worker:
         if session is not None:
             await session.cancel(lane.queue)
             await lane.return_inbox()
-
-
-def _say_unreachable(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.warning("no session yet", error=str(error), next_try_in=round(state.upcoming_sleep, 1))

@@ -121,7 +121,12 @@ def url(node: PrivateNode, vhost: str) -> str:
 def settings(url: str) -> Settings:
     """Settings for the fresh virtual host, with short waits."""
     return settings_module.load(
-        url=url, unknown_job_delay=0.25, publish_timeout=15.0, drain_timeout=10.0, sweep_interval=0.5
+        url=url,
+        unknown_job_delay=0.25,
+        publish_timeout=15.0,
+        drain_timeout=10.0,
+        sweep_interval=0.5,
+        metrics_port="none",
     )
 
 
@@ -129,7 +134,13 @@ def settings(url: str) -> Settings:
 def environment(url: str, tmp_path: os.PathLike[str]) -> dict[str, str]:
     """The environment for commands that a test runs: this broker, and nothing of the developer's own settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BROKERJOBS_")}
-    return {**kept, "BROKERJOBS_URL": url, "BROKERJOBS_UNKNOWN_JOB_DELAY": "0.25", "PYTHONUNBUFFERED": "1"}
+    return {
+        **kept,
+        "BROKERJOBS_URL": url,
+        "BROKERJOBS_UNKNOWN_JOB_DELAY": "0.25",
+        "BROKERJOBS_METRICS_PORT": "none",  # there are many workers on this machine
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 @pytest.fixture

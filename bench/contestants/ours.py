@@ -31,7 +31,10 @@ class Ours(Adapter):
     sends: ClassVar[tuple[How, ...]] = ("each", "pipelined")
     styles: ClassVar[tuple[Style, ...]] = ("native", "threads", "processes")
     coroutines = True
-    environment: ClassVar[dict[str, str]] = {"BROKERJOBS_LOG_LEVEL": "warning"}
+    environment: ClassVar[dict[str, str]] = {
+        "BROKERJOBS_LOG_LEVEL": "warning",
+        "BROKERJOBS_METRICS_PORT": "none",
+    }
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)

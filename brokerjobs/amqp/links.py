@@ -97,6 +97,11 @@ class Links:
         """The link to begin on, as far as is known; only `get` makes sure that it is open."""
         return self._current
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker takes nothing of what was sent last."""
+        return any(link.connection.alarm.is_on for link in list(self._open))
+
     async def get(self) -> Link:
         """A link whose channel is open.
 

@@ -171,6 +171,11 @@ class Publisher:
         except _OutOfTime as error:
             raise BrokerUnreachable(str(error)) from None
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes nothing more, for an alarm; may be asked from any thread."""
+        return self._links.is_blocked
+
     async def close(self) -> None:
         """Close for good; what waits for a confirm ends, its fate unknown."""
         await self._links.close()

@@ -203,7 +203,8 @@ class Session:
             subscription.tag, subscription.has_begun = consumed.consumer_tag or "", True
 
     def consumes(self, name: str) -> bool:
-        return bool(self._subscriptions[name].tag)
+        subscription = self._subscriptions.get(name)
+        return subscription is not None and bool(subscription.tag)
 
     async def renew(self, name: str) -> None:
         """Consume anew beside what is held unsettled: a new consumer may hold another prefetch of messages.

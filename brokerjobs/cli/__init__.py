@@ -23,6 +23,7 @@ VERBS = {
     "config": ("config", "Each setting, its value, and where it came from."),
     "consume": ("consume", "Run a worker for one or more queues."),
     "dead": ("dead", "Dead letters: list, show, replay, drop."),
+    "health": ("health", "Whether the worker on this machine is ready, or lives."),
     "jobs": ("jobs", "The jobs that the consumers declare."),
     "pause": ("pause", "Let no worker take from a queue, until resume."),
     "publish": ("publish", "Publish one job by its name."),
@@ -55,13 +56,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        with absent(
-            "rich"
-        ):  # structlog loads it for tracebacks that no log of ours shows: 5 MiB of each worker
-            importlib.import_module("brokerjobs.logs")
-        command = importlib.import_module(f"brokerjobs.cli.{VERBS[name][0]}").command
-        assert isinstance(command, click.Command)
-        return command
+        return command_of(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -69,8 +64,11 @@ class Verbs(click.Group):
 
 
 def command_of(verb: str) -> click.Command:
-    with absent("rich"):  # structlog loads it for tracebacks that no log of ours shows: 5 MiB of each worker
-        importlib.import_module("brokerjobs.logs")
+    if verb != "health":  # which logs nothing, and must be quick
+        with absent(
+            "rich"
+        ):  # structlog loads it for tracebacks that no log of ours shows: 5 MiB of each worker
+            importlib.import_module("brokerjobs.logs")
     command = importlib.import_module(f"brokerjobs.cli.{VERBS[verb][0]}").command
     assert isinstance(command, click.Command)
     return command

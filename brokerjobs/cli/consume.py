@@ -6,13 +6,14 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from brokerjobs import discovery, logs, settings, tracing
+from brokerjobs import __version__, discovery, logs, settings, tracing
+from brokerjobs.cli.answering import answering
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
@@ -23,6 +24,7 @@ from brokerjobs.settings import Settings
 from brokerjobs.supervisor.child import GRACE
 from brokerjobs.supervisor.parent import Parent, attach
 from brokerjobs.supervisor.reporter import Reporter
+from brokerjobs.vitals import Vitals
 
 if TYPE_CHECKING:
     from brokerjobs.worker import Worker
@@ -62,7 +64,9 @@ PYTHONS_OWN = gc.get_threshold()
 @click.option(
     "--topology", type=click.Choice(["declare", "check", "none"]), help="What to do about queues [declare]."
 )
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics here.")
+@click.option(
+    "--metrics-port", metavar="PORT", help="Serve metrics and health here [9464]; 0 is a free port, or none."
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
 @consumers_option
@@ -80,7 +84,7 @@ def command(
     78 configuration, 130 ended at once.
     """
     parent = attach()
-    chosen = settings.load(**given)
+    chosen, sources = settings.load_with_sources(given)
     patience = seconds(start_timeout, name="--start-timeout")
     logs.configure(chosen.log_level, chosen.log_format, arguments=chosen.log_arguments)
     if parent is not None and parent.wants_reports:
@@ -96,6 +100,8 @@ def command(
     if parent is None and reloading:
         from brokerjobs.cli.reload import Reloader, child_command
 
+        if sources["metrics_port"] == "default":  # developers run several side by side
+            os.environ["BROKERJOBS_METRICS_PORT"] = "none"
         return Reloader(child_command(), Path.cwd(), chosen.drain_timeout + GRACE).run()
     return _run(lambda: _consume(queues, chosen, strict, burst, patience, parent))
 
@@ -129,25 +135,26 @@ async def _consume(
         start_timeout=start_timeout,
         metrics=metrics,
     )
-    server = None
-    if chosen.metrics_port is not None and not (parent and parent.wants_reports):
-        server = metrics.serve(chosen.metrics_host, chosen.metrics_port)
-        logs.log.info("serving metrics", address=f"http://{chosen.metrics_host}:{server.server_port}/metrics")
-    on_signals(worker.stop, end_at_once, patience=chosen.drain_timeout + GRACE, overdue=end_stuck)
-    telling = _attend(parent, worker, metrics, chosen) if parent else None
-    client = Client(settings=chosen, metrics=metrics)
-    before = use_sender(client)  # jobs that send jobs use the worker's broker
-    try:
-        ending = await worker.run()
-    finally:
-        if parent is not None and telling is not None:
-            telling.cancel()
-            parent.tell()
-        use_sender(before)
-        await client.aclose()
-        if server is not None:
-            server.shutdown()
-            server.server_close()
+    vitals = Vitals(worker.health, __version__)
+    with ExitStack() as stack:
+        if parent is not None and parent.wants_reports:  # which answers for all of its children
+            vitals.begin()
+            stack.callback(vitals.end)
+        else:
+            stack.enter_context(answering(chosen, vitals, metrics.registry))
+        on_signals(worker.stop, end_at_once, patience=chosen.drain_timeout + GRACE, overdue=end_stuck)
+        reporter = Reporter(metrics, vitals, with_metrics=chosen.metrics_port is not None)
+        telling = _attend(parent, worker, reporter, chosen) if parent else None
+        client = Client(settings=chosen, metrics=metrics)
+        before = use_sender(client)  # jobs that send jobs use the worker's broker
+        try:
+            ending = await worker.run()
+        finally:
+            if parent is not None and telling is not None:
+                telling.cancel()
+                parent.tell()
+            use_sender(before)
+            await client.aclose()
     return DRAIN_TIMEOUT if ending.returned else DONE
 
 
@@ -161,10 +168,9 @@ def _collect_rarely() -> None:
         gc.set_threshold(GARBAGE)
 
 
-def _attend(parent: Parent, worker: Worker, metrics: Metrics, chosen: Settings) -> asyncio.Task[None]:
+def _attend(parent: Parent, worker: Worker, reporter: Reporter, chosen: Settings) -> asyncio.Task[None]:
     """Drain when the parent says so or is gone, and tell it how this process does."""
     loop = asyncio.get_running_loop()
-    reporter = Reporter(metrics, with_metrics=chosen.metrics_port is not None)
 
     def drain() -> None:
         with suppress(RuntimeError):  # the loop has ended

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from brokerjobs import __version__
+from brokerjobs.cli.answering import answering
 from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
 from brokerjobs.cli.signals import UNFINISHED, on_signals
 from brokerjobs.logs import log
@@ -17,6 +19,7 @@ from brokerjobs.supervisor.nursery import Nursery
 from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.supervisor import Ending, Patience, Supervisor
 from brokerjobs.totals import Totals
+from brokerjobs.vitals import Vitals
 
 START_GRACE = 120.0  # seconds beyond the start timeout until a replacement consumes: imports, start-up hooks
 
@@ -38,22 +41,16 @@ async def _supervise(chosen: Settings, burst: bool, start_timeout: float) -> int
         burst=burst,
         totals=totals,
     )
-    server = None
-    if chosen.metrics_port is not None:
-        server = totals.serve(chosen.metrics_host, chosen.metrics_port)
-        log.info("serving metrics", address=f"http://{chosen.metrics_host}:{server.server_port}/metrics")
-    loop = asyncio.get_running_loop()
-    on_signals(supervisor.stop, lambda: loop.call_soon_threadsafe(supervisor.kill))
-    loop.add_signal_handler(signal.SIGHUP, _roll_unless_hung_up(supervisor))
-    log.info("supervising", processes=chosen.processes)
-    try:
-        return _exit_code(await supervisor.run())
-    finally:
-        if nursery is not None:
-            nursery.close()
-        if server is not None:
-            server.shutdown()
-            server.server_close()
+    with answering(chosen, Vitals(supervisor.health, __version__), totals):
+        loop = asyncio.get_running_loop()
+        on_signals(supervisor.stop, lambda: loop.call_soon_threadsafe(supervisor.kill))
+        loop.add_signal_handler(signal.SIGHUP, _roll_unless_hung_up(supervisor))
+        log.info("supervising", processes=chosen.processes)
+        try:
+            return _exit_code(await supervisor.run())
+        finally:
+            if nursery is not None:
+                nursery.close()
 
 
 def _roll_unless_hung_up(supervisor: Supervisor) -> Callable[[], None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from brokerjobs.totals import Changes
 
@@ -22,6 +24,7 @@ class Report:
         abandoned: threads that it has left behind.
         memory: bytes that it occupies.
         metrics: what has changed since its last report.
+        status: what it would answer to `/status`.
     """
 
     consuming: bool = False
@@ -30,6 +33,7 @@ class Report:
     abandoned: int = 0
     memory: int = 0
     metrics: Changes = ()
+    status: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def line(self) -> bytes:

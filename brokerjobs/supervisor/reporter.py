@@ -10,6 +10,7 @@ from pathlib import Path
 from brokerjobs.metrics import Metrics
 from brokerjobs.supervisor.report import Report
 from brokerjobs.totals import Teller, total
+from brokerjobs.vitals import Vitals
 
 
 class Reporter:
@@ -17,11 +18,13 @@ class Reporter:
 
     Args:
         metrics: where its worker counts.
+        vitals: of this process.
         with_metrics: whether the parent serves them.
     """
 
-    def __init__(self, metrics: Metrics, *, with_metrics: bool) -> None:
+    def __init__(self, metrics: Metrics, vitals: Vitals, *, with_metrics: bool) -> None:
         self._metrics = metrics
+        self._vitals = vitals
         self._teller = Teller(metrics.registry) if with_metrics else None
         self.is_consuming = False
 
@@ -33,6 +36,7 @@ class Reporter:
             abandoned=total(self._metrics.abandoned),
             memory=memory(),
             metrics=self._teller.changes() if self._teller else (),
+            status=self._vitals.status,
         )
 
 

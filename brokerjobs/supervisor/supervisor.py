@@ -16,10 +16,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from brokerjobs.health import ParentHealth
 from brokerjobs.logs import log
 from brokerjobs.metrics import RESTART_REASONS, Metrics
 from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.report import Report
+from brokerjobs.supervisor.roster import Roster
 from brokerjobs.supervisor.seat import Clock, Process, Seat
 from brokerjobs.totals import Teller, Totals
 
@@ -104,8 +106,15 @@ class Supervisor:
         self._metrics = Metrics()
         for reason in RESTART_REASONS:
             self._metrics.restarts.labels(reason)
+        self._roster = Roster(clock)
         self._teller = Teller(self._metrics.registry)
         self._totals.take(self, self._teller.changes())
+
+    def health(self) -> ParentHealth:
+        """How it and its children do; may be asked from any thread."""
+        return ParentHealth(
+            len(self._seats), self._roster.children, patience=2 * SILENCE, draining=self._stopping.is_set()
+        )
 
     def stop(self) -> None:
         """Let all children drain."""
@@ -274,12 +283,14 @@ class Supervisor:
 
     async def _watch(self, child: Process) -> None:
         log.info("child started", pid=child.pid)
+        self._roster.come(child)
         if await child.consuming():
             log.info("child consuming", pid=child.pid)
             self._proven.set()
         code = await self._end_of(child)
         del self._watchers[child]
         self._totals.end(child)
+        self._roster.gone(child)
         stopped = self._stopping.is_set()
         # One that is told before it listens ends by the signal itself.
         is_well = code == 0 or (stopped and code == -signal.SIGTERM)
@@ -310,6 +321,7 @@ class Supervisor:
 
     def _heard(self, child: Process, report: Report) -> None:
         self._totals.take(child, report.metrics)
+        self._roster.heard(child, report)
         reason = self._recycling.reason(report)
         if reason is not None:
             for seat in self._seats:

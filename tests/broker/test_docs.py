@@ -37,6 +37,7 @@ def reader(node: PrivateNode, url: str, environment: Mapping[str, str], tmp_path
                 "HOME": str(tmp_path),
                 "XDG_STATE_HOME": str(tmp_path / "state"),
                 "BROKERJOBS_MANAGEMENT_URL": node.http_url,
+                "BROKERJOBS_METRICS_PORT": str(metrics_port.number),
             },
             {  # what pages say of the reader's own RabbitMQ
                 "amqp://guest:guest@127.0.0.1:5672/%2F": url,

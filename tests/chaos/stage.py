@@ -196,6 +196,7 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "BROKERJOBS_CONSUMERS": "tests.chaos.consumers",
         "BROKERJOBS_LOG_FORMAT": "json",
+        "BROKERJOBS_METRICS_PORT": "none",
         **more,
     }
 

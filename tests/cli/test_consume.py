@@ -446,8 +446,9 @@ def test_metrics_port_that_is_taken_is_exit_code_78(offline: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         said = complaint(offline, "emails", "--metrics-port", port)
-    assert f"metrics cannot be served on 127.0.0.1:{port}: Address already in use" in said
-    assert "--metrics-port" in said
+    assert f"metrics and health cannot be served on 127.0.0.1:{port}: Address already in use" in said
+    assert "perhaps by another worker on this machine" in said
+    assert "--metrics-port none" in said
 
 
 # -- reload

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections import Counter
 
@@ -96,9 +97,26 @@ def all_gone(processes: list[int]) -> None:
     eventually(lambda: all(is_gone(pid) for pid in processes), timeout=PATIENCE, what="no child is left")
 
 
+def answer(parent: Running, path: str) -> str:
+    """What it says at its port."""
+    address = parent.until("serving metrics")["address"].replace("/metrics", f"/{path}")
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
+
+
+def health(parent: Running) -> dict[int, str]:
+    """The children that consume, by its account, and what."""
+    return {
+        child["pid"]: " ".join(queue["queue"] for queue in child["queues"] if queue["consuming"])
+        for child in json.loads(answer(parent, "status"))["children"]
+    }
+
+
 def sums(parent: Running) -> dict[str, float]:
-    with urllib.request.urlopen(parent.until("serving metrics")["address"], timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = answer(parent, "metrics").splitlines()
     return {
         name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
     }
@@ -119,6 +137,8 @@ def test_killed_child_is_replaced_its_job_runs_again_and_what_it_counted_stays(e
         publish(emails, "emails.write", text=str(number))
     eventually(lambda: sums(parent)[FINISHED] == 20, timeout=PATIENCE)
     assert sums(parent)[SLOTS] == 6
+    eventually(lambda: answer(parent, "readyz") == "ready\n", timeout=PATIENCE)
+    assert health(parent) == dict.fromkeys(children(parent.pid), "emails")
     assert victim in {pid for number in range(20) for pid in pids(emails, str(number))}
 
     os.kill(victim, signal.SIGKILL)
@@ -129,6 +149,9 @@ def test_killed_child_is_replaced_its_job_runs_again_and_what_it_counted_stays(e
     parent.until("child consuming", times=3)
     eventually(lambda: sums(parent)[SLOTS] == 6, timeout=PATIENCE)
     assert (sums(parent)[FINISHED], sums(parent)[KILLED]) == (20, 1)
+    eventually(lambda: answer(parent, "readyz") == "ready\n", timeout=PATIENCE)
+    assert health(parent) == dict.fromkeys(children(parent.pid), "emails")
+    assert victim not in health(parent)
 
     open_gate(emails)
     noted(emails, "first finished")

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
 import platform
-import socket
-import urllib.request
-from collections import Counter
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
 from brokerjobs.connection_record import ConnectionRecord
-from brokerjobs.errors import ConfigurationError
 from brokerjobs.metrics import CONSUMER, EXCEPTIONS, OTHER, PUBLISH_OUTCOMES, PUBLISHER, Metrics
 from brokerjobs.outcome import WORDS
 
@@ -174,39 +169,3 @@ def test_each_has_a_registry_of_its_own_unless_given_one() -> None:
 
     assert Metrics().registry is not Metrics().registry
     assert Metrics(registry).registry is registry
-
-
-def test_page_is_what_prometheus_reads() -> None:
-    metrics = Metrics()
-    metrics.prepare("emails", ["emails.welcome"], 10)
-    metrics.finished.labels("emails", "emails.welcome", "succeeded").inc(3)
-    server = metrics.serve("127.0.0.1", 0)
-    try:
-        host, port = server.server_address[:2]
-        with urllib.request.urlopen(f"http://{host!s}:{port}/metrics", timeout=10) as answer:
-            page = answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
-
-    families = {family.name: family for family in text_string_to_metric_families(page)}
-    succeeded = Counter(
-        {
-            s.labels["outcome"]: s.value
-            for s in families["brokerjobs_jobs_finished"].samples
-            if s.labels["job"] != OTHER
-        }
-    )
-    assert succeeded["succeeded"] == 3
-
-
-def test_taken_port_is_refused_with_a_way_out() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        with pytest.raises(
-            ConfigurationError, match=rf"127\.0\.0\.1:{port}: Address already in use.*--metrics-port"
-        ):
-            Metrics().serve("127.0.0.1", port)

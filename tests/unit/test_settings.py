@@ -135,6 +135,7 @@ def test_settings_made_by_hand_read_no_environment(monkeypatch: pytest.MonkeyPat
         ("publish_timeout", "500ms", 0.5),
         ("heartbeat", "30", 30),
         ("metrics_port", "0", 0),
+        ("metrics_port", "none", None),
         ("queue_type", "quorum", "quorum"),
         ("topology", "check", "check"),
         ("max_message_size", "1000", 1000),
