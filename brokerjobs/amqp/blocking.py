@@ -44,8 +44,9 @@ class BlockingPublisher:
         self._settings = settings
         self._on_published = on_published
         self._senders = Senders.of(settings)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._owner: Owner | None = None
+        self._is_starting = False  # an owner, by whoever has the lock
         self._inner: BlockingPublisher | None = None  # for handlers of signals that send, within a send
         _publishers.add(self)
 
@@ -101,14 +102,13 @@ class BlockingPublisher:
 
     def forget(self) -> None:
         """In the child of a fork: the thread is not here, and the connection is the parent's."""
-        self._lock = threading.Lock()
-        self._owner = None
+        self._lock = threading.RLock()
+        self._owner, self._is_starting = None, False
 
     def _hand_over(self, sending: Sending, *, of_stream: bool = False, until: float | None = None) -> None:
         if (owner := self._owner) is not None:
             if owner.is_within:
-                self._inner = self._inner or BlockingPublisher(self._settings)
-                self._inner._hand_over(sending, of_stream=of_stream)
+                self._hand_over_within(sending, of_stream=of_stream)
                 return
             if owner.take(sending, of_stream=of_stream, until=until):
                 return
@@ -116,8 +116,20 @@ class BlockingPublisher:
             from brokerjobs.amqp.owner import Owner
 
         with self._lock:
-            while self._owner is None or not self._owner.take(sending, of_stream=of_stream):
-                self._owner = _started(Owner(self._settings, self._take_over))
+            if self._is_starting:
+                self._hand_over_within(sending, of_stream=of_stream)
+                return
+            try:
+                self._is_starting = True
+                while self._owner is None or not self._owner.take(sending, of_stream=of_stream):
+                    self._owner = _started(Owner(self._settings, self._take_over))
+            finally:
+                self._is_starting = False
+
+    def _hand_over_within(self, sending: Sending, *, of_stream: bool) -> None:
+        """Where the handler of a signal sends within a send of its thread, which it cannot wait for."""
+        self._inner = self._inner or BlockingPublisher(self._settings)
+        self._inner._hand_over(sending, of_stream=of_stream)
 
     def _take_over(self, broken: Owner, unanswered: list[Sending]) -> None:
         """Send again on another connection what has no answer yet, unless all was closed meanwhile."""

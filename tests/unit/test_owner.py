@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from brokerjobs import Message
 from brokerjobs import settings as settings_module
+from brokerjobs.amqp.blocking import BlockingPublisher
 from brokerjobs.amqp.owner import LINGER, Owner
 from brokerjobs.amqp.sending import Sending
 from brokerjobs.amqp.unconfirmed import Refused, Returned
@@ -190,6 +192,37 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 thread.join()
 """
+
+
+def test_a_signals_handler_can_send_while_its_thread_starts_the_owner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher = BlockingPublisher(settings_module.load(url="amqp://localhost"))
+    taken_by: dict[Sending, Owner] = {}
+    started: list[Owner] = []
+
+    def take(owner: Owner, sending: Sending, **_: object) -> bool:
+        taken_by[sending] = owner
+        return True
+
+    def start(owner: Owner) -> None:
+        owner._loop.close()  # it is never served
+        started.append(owner)
+        if len(started) == 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(Owner, "take", take)
+    monkeypatch.setattr(Owner, "start", start)
+    handlers, first = Sending(), Sending()
+    before = signal.signal(signal.SIGUSR1, lambda *_: publisher._hand_over(handlers))
+    try:
+        publisher._hand_over(first)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert taken_by[first] is publisher._owner
+    assert publisher._inner is not None
+    assert taken_by[handlers] is publisher._inner._owner
+    publisher._owner = publisher._inner._owner = None  # they have not started
 
 
 def test_a_child_that_is_forked_while_another_thread_loads_the_owner_can_send() -> None:
