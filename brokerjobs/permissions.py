@@ -76,7 +76,7 @@ def roles(names: Names, bindings: Mapping[str, Sequence[str]], *, delays: bool =
         ),
         Role(
             user=user.format("operator"),
-            purpose="brokerjobs dead, queues, workers, cancel, pause, resume",
+            purpose="brokerjobs dead, queues, top, workers, cancel, pause, resume",
             configure=_any(*(_plain(reader_of(names.dead(queue))) for queue in bindings), own, *paused),
             write=_any(_plain(names.due), levels, unrouted, *work, control, own, *paused),
             read=_any(*dead, control, own, *paused),

@@ -63,6 +63,10 @@ class Running:
         return self._err.read_text()
 
     @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """Its log lines so far, but not one that is being written."""
         whole = self.err.rpartition("\n")[0]
@@ -93,7 +97,7 @@ class Running:
     def end(self) -> Result:
         """Wait for its end."""
         code = self.process.wait(timeout=PATIENCE)
-        return Result(code, self._out.read_text(), self.err)
+        return Result(code, self.out, self.err)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -29,6 +29,7 @@ VERBS = {
     "publish": ("publish", "Publish one job by its name."),
     "queues": ("queues", "What waits, runs, and died, per queue."),
     "resume": ("resume", "Let workers take from a paused queue again."),
+    "top": ("top", "All of it live: queues, workers, the jobs they run, what failed lately."),
     "topology": ("topology", "Exchanges, queues and bindings: show, apply, check, permissions."),
     "workers": ("workers", "Which workers are there, and who runs what since when."),
 }

@@ -9,16 +9,19 @@ from typing import Any
 
 import click
 
+from brokerjobs.durations import text
+
 Rows = Sequence[Sequence[object]]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def print_json(value: Any) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str)
+def print_json(value: Any, *, on_one_line: bool = False) -> None:
+    indent = 2 if sys.stdout.isatty() and not on_one_line else None
+    written = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     # What json leaves as it is may still move a terminal (U+009B) or have no encoding (a lone surrogate).
     click.echo(
-        "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+        "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in written)
     )
 
 
@@ -60,6 +63,11 @@ def print_table(
     Console().print(table)
 
 
+def lapse(seconds: float) -> str:
+    """How long something took or takes, as exactly as people care."""
+    return text(round(max(0.0, seconds), 0 if seconds >= 10 else 1))
+
+
 def _plain(cell: object) -> str:
     return "" if cell is None else printable(str(cell)).replace("\t", " ").replace("\n", " ")
 
@@ -70,6 +78,6 @@ def _safe(cell: object) -> str:
     return "" if cell is None else escape(printable(str(cell)))
 
 
-def printable(text: str) -> str:
+def printable(said: str) -> str:
     """Job arguments and errors are strangers' text: no control sequence of theirs reaches the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in said)

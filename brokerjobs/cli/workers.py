@@ -12,7 +12,7 @@ import click
 
 from brokerjobs import control, settings
 from brokerjobs.cli.options import namespace_option, url_option, wait_option
-from brokerjobs.cli.output import json_option, print_json, print_table
+from brokerjobs.cli.output import json_option, lapse, print_json, print_table
 from brokerjobs.durations import seconds, text
 from brokerjobs.worker_state import WorkerState
 
@@ -48,10 +48,6 @@ def _rows(state: WorkerState, now: float) -> Iterator[tuple[object, ...]]:
     for queue in state.queues:
         jobs = [job for job in state.running if job.queue == queue]
         for job in jobs:
-            yield state.worker, queue, job.job, job.id, job.attempt, _for(now - job.began)
+            yield state.worker, queue, job.job, job.id, job.attempt, lapse(now - job.began)
         if not jobs:
             yield state.worker, queue, "paused" if queue in state.paused else "idle", None, None, None
-
-
-def _for(elapsed: float) -> str:
-    return text(round(max(0.0, elapsed), 0 if elapsed >= 10 else 1))

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from brokerjobs import delay
 from brokerjobs.amqp import declare
-from brokerjobs.amqp.connection import LOST, Connection
-from brokerjobs.errors import BrokerUnreachable, ConfigurationError
+from brokerjobs.amqp.connection import Connection
+from brokerjobs.errors import ConfigurationError
 from brokerjobs.inspection.management import Listing, ManagementUnavailable, listing
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names, check_word
+
+TOGETHER = 4  # questions on their way at once: one after another, each takes as long as to RabbitMQ and back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,36 +82,33 @@ class Snapshot:
         return sum(level.waiting for level in self.levels)
 
 
-async def snapshot(
-    settings: Settings, queues: Iterable[str] = (), *, connection: Connection | None = None
+async def counted(
+    connection: Connection,
+    names: Names,
+    queues: Iterable[str],
+    listed: Listing,
+    missing: str,
+    absent: Collection[str] = (),
 ) -> Snapshot:
-    """Look at all queues of the namespace.
+    """Count what some queues of the namespace hold.
 
     Args:
-        settings: where; management_url says where the management API is.
-        queues: names of queues that are known to the caller; the API adds those it finds.
-        connection: one to use instead of a new one.
+        connection: to ask on.
+        names: of the namespace.
+        queues: as users say them.
+        listed: what the management API says of them.
+        missing: what it does not.
+        absent: names in the broker that are known not to be there: RabbitMQ logs each question for such a queue.
 
     Raises:
-        BrokerUnreachable, ConfigurationError: no connection.
+        ConnectionLost: worth another try.
+        AccessRefused: the user may not look there.
     """
-    names, at = Names(settings.namespace), time.time()
-    given = [check_word(queue, "queue") for queue in queues]
-    asked = asyncio.ensure_future(_ask(settings))
-    own = connection is None
-    try:
-        connection = connection or await Connection.open(settings, "inspection")
-        listed, missing = _of_this_broker(*await asked, connection.cluster_name)
-        known = sorted({*given, *found(listed.unacked, names)})
-        counts = await declare.counts(connection, _broker_names(names, known))
-    except LOST as error:
-        raise BrokerUnreachable(
-            f"the connection to RabbitMQ at {settings.address} was lost: {error}"
-        ) from None
-    finally:
-        asked.cancel()
-        if own and connection is not None:
-            await connection.close()
+    at, known = time.time(), list(queues)
+    asked = [name for name in broker_names(names, known) if name not in absent]
+    parts = (asked[start::TOGETHER] for start in range(TOGETHER))
+    answers = await asyncio.gather(*(declare.counts(connection, part) for part in parts if part))
+    counts = {name: count for answer in (dict.fromkeys(absent), *answers) for name, count in answer.items()}
     unrouted = counts[names.unrouted]
     return Snapshot(
         at=at,
@@ -125,10 +124,11 @@ def found(listed: Iterable[str], names: Names) -> list[str]:
     all_names = set(listed)
     prefix = names.queue("")
     words = (name.removeprefix(prefix) for name in all_names if name.startswith(prefix))
-    return sorted(word for word in words if _is_queue(word) and names.dead(word) in all_names)
+    return sorted(word for word in words if is_queue(word) and names.dead(word) in all_names)
 
 
-def _is_queue(word: str) -> bool:
+def is_queue(word: str) -> bool:
+    """Whether a queue of users may be called so."""
     try:
         check_word(word, "queue")
     except ConfigurationError:
@@ -136,14 +136,15 @@ def _is_queue(word: str) -> bool:
     return True
 
 
-async def _ask(settings: Settings) -> tuple[Listing, str]:
+async def ask(settings: Settings) -> tuple[Listing, str]:
+    """What the management API says, and why it does not."""
     try:
         return await listing(settings), ""
     except ManagementUnavailable as error:
         return Listing({}), str(error)
 
 
-def _of_this_broker(listed: Listing, why: str, cluster_name: str) -> tuple[Listing, str]:
+def of_this_broker(listed: Listing, why: str, cluster_name: str) -> tuple[Listing, str]:
     """The listing and what it lacks; where another broker on the same host has answered, none of it is true."""
     if not why and listed.cluster_name != cluster_name:
         why = f"at {listed.url} is the management API of another RabbitMQ, {listed.cluster_name}; set management_url"
@@ -153,7 +154,8 @@ def _of_this_broker(listed: Listing, why: str, cluster_name: str) -> tuple[Listi
     return listed, ""
 
 
-def _broker_names(names: Names, queues: list[str]) -> list[str]:
+def broker_names(names: Names, queues: list[str]) -> list[str]:
+    """All that is looked for in the broker, under its names there."""
     levels = [names.level(k) for k in range(delay.LEVELS)]
     return [
         *map(names.queue, queues),

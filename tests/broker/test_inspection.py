@@ -14,7 +14,7 @@ from brokerjobs import Consumer, topology
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import Connection
 from brokerjobs.errors import BrokerUnreachable, ConfigurationError
-from brokerjobs.inspection import Counts, Level, Snapshot, snapshot
+from brokerjobs.inspection import Counts, Level, Snapshot, Watch
 from brokerjobs.node.private import PrivateNode
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
@@ -41,7 +41,8 @@ async def declare_queues(settings: Settings, *queues: str) -> None:
 
 
 async def look(settings: Settings, *queues: str) -> Snapshot:
-    return await snapshot(settings, queues)
+    async with Watch(settings, queues) as watch:
+        return (await watch.look()).snapshot
 
 
 async def test_snapshot_counts_what_is_ready_held_waiting_dead_and_unrouted(told: Settings, url: str) -> None:
@@ -150,16 +151,6 @@ async def test_snapshot_follows_a_worker(told: Settings, start_worker: StartWork
 async def test_snapshot_of_an_untouched_broker_is_empty(told: Settings) -> None:
     seen = await look(told)
     assert (seen.queues, seen.levels, seen.unrouted, seen.missing) == ((), (), None, "")
-
-
-async def test_snapshot_uses_the_connection_it_is_given_and_leaves_it_open(told: Settings) -> None:
-    await declare_queues(told, "emails")
-    connection = await Connection.open(told, "test")
-    try:
-        for _ in range(2):
-            assert len((await snapshot(told, connection=connection)).queues) == 1
-    finally:
-        await connection.close()
 
 
 async def test_snapshot_refuses_what_is_no_queue_and_says_when_nobody_answers(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import GRANT, Connection
 from brokerjobs.dead_letters import DeadLetters
 from brokerjobs.errors import AccessRefused
-from brokerjobs.inspection import snapshot
+from brokerjobs.inspection import Watch
 from brokerjobs.node.private import PrivateNode
 from brokerjobs.permissions import Role
 from brokerjobs.settings import Settings
@@ -149,7 +149,8 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
     assert (await dead.drop(limit=1)).done == 1
     assert (await dead.replay(limit=1)).done == 1
     await eventually_async(lambda: (count("retried"), count("dead")) == (4, 4))
-    seen = await snapshot(operator)
+    async with Watch(operator) as watch:
+        seen = (await watch.look()).snapshot
     assert [(counts.queue, counts.dead) for counts in seen.queues] == [("emails", 2)]
     assert (seen.missing, seen.unrouted) == ("", 0)
 

@@ -40,15 +40,18 @@ def test_queues_shows_what_waits_where(shell: Shell, url: str) -> None:
     shown = shell.run("queues")
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.splitlines() == [
-        "queue\tready\tunacked\tconsumers\tdead\tpaused",
-        "emails\t2\t0\t0\t1\tno",
+        "queue\tready\tunacked\tconsumers\tdead\tpaused\toldest",
+        "emails\t2\t0\t0\t1\tno\t",
         "waiting   1  retries and scheduled jobs of all queues, by delay level: 34m8s 1",
         "unrouted  1  published when no queue was bound for them; a worker that binds their keys takes them",
     ]
     found = shell.run("queues", "emails", "--json").json
     assert found["queues"] == [
-        {"queue": "emails", "ready": 2, "unacked": 0, "consumers": 0, "dead": 1, "paused": False}
-    ]
+        {
+            "queue": "emails", "ready": 2, "unacked": 0, "consumers": 0, "dead": 1, "paused": False,
+            "oldest_seconds": None,
+        }
+    ]  # fmt: skip
     assert found["waiting"] == {"total": 1, "levels": [{"delay_seconds": 2048.0, "waiting": 1}]}
     assert (found["unrouted"], found["missing"]) == (1, "")
 
@@ -57,6 +60,18 @@ def test_queues_counts_workers(shell: Shell) -> None:
     shell.consume("emails")
     (emails,) = shell.run("queues", "emails", "--json").json["queues"]
     assert (emails["ready"], emails["consumers"]) == (0, 1)
+
+    shown = shell.run("queues", "emails", "--rates", "500ms")
+    assert (shown.code, shown.err) == (0, "")
+    head, row, *_ = shown.out.splitlines()
+    assert head.split("\t")[6:] == ["oldest", "arrivals", "done", "drain"]
+    assert row.split("\t")[6:] == ["0s", "0.0/s", "0.0/s", "0s"]
+    (emails,) = shell.run("queues", "emails", "--rates", "500ms", "--json").json["queues"]
+    assert (emails["oldest_seconds"], emails["done_per_second"], emails["seconds_to_drain"]) == (
+        0.0,
+        0.0,
+        0.0,
+    )
 
 
 def test_queues_needs_no_consumers_here(shell: Shell, url: str) -> None:
@@ -69,7 +84,7 @@ def test_queues_without_the_management_api_says_in_one_line_what_is_missing(shel
     assert shell.run("topology", "apply").code == 0
     shown = shell.run("queues", "--management-url", "http://127.0.0.1:9")
     assert shown.code == 0
-    assert "emails\t0\t\t0\t0\tno" in shown.out.splitlines()
+    assert "emails\t0\t\t0\t0\tno\t0s" in shown.out.splitlines()
     assert len(shown.err.splitlines()) == 1
     assert "nothing answers at http://127.0.0.1:9" in shown.err
 
@@ -78,6 +93,7 @@ def test_queues_that_cannot_be_is_one_line(shell: Shell) -> None:
     assert shell.run("topology", "apply").code == 0
     for arguments, code, complaint in (
         (["nobody"], 1, "there is no queue 'nobody'"),
+        (["--rates", "0s"], 78, "--rates must be 500ms or more"),
         (["no.body"], 78, "must be one word"),
         (
             ["--management-url", "ftp://x:secret@y"],
