@@ -50,6 +50,7 @@ class Child:
         self._process = process
         self._pipe = pipe
         self._faults = faults
+        self._told = 0  # bytes of those that are of jobs before
 
     @property
     def pid(self) -> int:
@@ -79,6 +80,7 @@ class Child:
     async def begin(self, order: Order) -> None:
         """Give it a job, and wait until it has it; raises Broke."""
         self.jobs += 1
+        self._told = os.fstat(self._faults.fileno()).st_size
         try:
             async with asyncio.timeout(BEGIN_TIMEOUT):
                 await self._pipe.send(order)
@@ -110,8 +112,8 @@ class Child:
                 os.kill(self.pid, WHERE)
 
     def last_words(self) -> str:
-        """Where its threads stood when it crashed or outran its time."""
-        said = os.pread(self._faults.fileno(), 16 * TRACEBACK_LIMIT, 0)
+        """Where its threads stood when it crashed or outran its time, in its last job."""
+        said = os.pread(self._faults.fileno(), 16 * TRACEBACK_LIMIT, self._told)
         return cut_middle(said.decode(errors="replace").strip(), TRACEBACK_LIMIT)
 
     def kill(self) -> None:
