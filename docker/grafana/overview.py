@@ -149,7 +149,8 @@ def now() -> Iterator[AnyPanel]:
     )
     yield figure(
         "Slots in use",
-        "Running jobs of all that could run at once. Near 100 % jobs begin to wait.",
+        "Running jobs of all that could run at once; near 100 % jobs begin to wait. Too low for queues that share "
+        "their slots (--strict).",
         units.PercentUnit,
         f"sum(brokerjobs_jobs_in_progress{{{QUEUE}}}) / sum(brokerjobs_worker_slots{{{QUEUE}}})",
         ALWAYS,

@@ -78,6 +78,7 @@ def test_every_rule_and_every_panel_has_data(
             assert [rule.name for rule in rules("record") if not prometheus.ask(rule.name)] == []
             assert [(title, asked) for title, asked in expressions() if not shows(prometheus, asked)] == []
             check_names(prometheus, vhost)
+            check_texts(prometheus)
 
 
 def keep_busy(client: Client, prometheus: Prometheus) -> None:
@@ -130,3 +131,13 @@ def check_names(prometheus: Prometheus, vhost: str) -> None:
     assert prometheus.value('brokerjobs_queue_consumers{queue="crunch"}') == 2
     jobs = {labels["job"] for labels, _ in prometheus.ask("sum by (job) (brokerjobs_jobs_finished_total)")}
     assert jobs == {"crunch.numbers", "crunch.flaky", "crunch.broken", "other"}
+
+
+def check_texts(prometheus: Prometheus) -> None:
+    """What the pager shows: jobs have died for some seconds, so that alert is about to fire."""
+    alerts = {found["labels"]["alertname"]: found for found in prometheus.get("alerts")["alerts"]}
+    texts = alerts["BrokerjobsDeadLetters"]["annotations"]
+
+    assert texts["summary"].endswith(" dead letters in crunch")
+    assert f"`brokerjobs dead list crunch --group --namespace {NAMESPACE}`" in texts["description"]
+    assert not [found for found in alerts.values() if "error expanding" in str(found["annotations"])]
