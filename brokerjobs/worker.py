@@ -306,8 +306,12 @@ class Worker:
         return session
 
     async def _consume_all(self, session: Session) -> None:
-        """All at once: one after another, each question would wait behind what the queues before it bring."""
-        begun = (self._begin(session, lane) for lane in self._lanes)
+        """All at once: one after another, each question would wait behind what the queues before it bring.
+
+        But one after another in strict order: whether a higher queue has jobs is asked on the channel that consumes it.
+        """
+        turns = asyncio.Semaphore(1 if self._strict else len(self._lanes))
+        begun = (self._begin(session, lane, turns) for lane in self._lanes)
         failures = [
             error for error in await asyncio.gather(*begun, return_exceptions=True) if error is not None
         ]
@@ -317,10 +321,11 @@ class Worker:
         if len(failures) == len(self._lanes):
             raise failures[0]
 
-    async def _begin(self, session: Session, lane: Lane) -> None:
+    async def _begin(self, session: Session, lane: Lane, turns: asyncio.Semaphore) -> None:
         """Later, a queue that cannot be consumed keeps none of the others from it."""
         try:
-            await (self._consume_again if self._was_connected else self._consume)(session, lane)
+            async with turns:
+                await (self._consume_again if self._was_connected else self._consume)(session, lane)
         except BrokerJobsError as error:
             if self._was_connected:
                 lane.lose(Loss(str(error)))
