@@ -428,7 +428,10 @@ def test_published_at_is_exact_where_the_id_is_ours() -> None:
 
 
 OURS = "01890a5d-ac96-7123-8abc-0123456789ab"
-ODD = [OURS[:30] + odd + OURS[31:] for odd in "- _z\u0661"]  # among the digits; the last is a digit elsewhere
+ODD = [
+    OURS[:3] + odd + OURS[4:] for odd in "- _z\u0661"
+]  # among the digits of the time; the last is a digit elsewhere
+ODD += [OURS[:place] + "c" + OURS[place + 1 :] for place in (8, 13, 14, 18, 19, 23)]  # of another form
 
 
 def test_time_of_an_id_of_ours() -> None:
