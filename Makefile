@@ -10,10 +10,12 @@ INSTALLED := $(VENV)/installed
 CHAOS := $(foreach name,SEED MINUTES JOBS RABBITMQ FAULTS CLUSTER,$(if $($(name)),$(name)="$($(name))"))
 PEERS_INSTALLED := bench/.venv/installed
 FUZZER_INSTALLED := tests/fuzz/.venv/installed
+CHECKERS := docker/.venv/bin
+CHECKERS_INSTALLED := docker/.venv/installed
 BENCH := PATH="$(CURDIR)/bench/.venv/bin:$$PATH" $(foreach name,SECTIONS PEERS ROUNDS JOBS WAITING MINUTES RABBITMQ MARKDOWN,$(if $($(name)),$(name)="$($(name))"))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-matrix chaos check dashboard fmt bench bench-quick fuzz lock clean
+.PHONY: help install demo test test-matrix chaos check check-docker dashboard fmt bench bench-quick fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,16 @@ check: $(INSTALLED) ## style, types, layers
 dashboard: $(INSTALLED) ## write Grafana's dashboard from docker/grafana/overview.py
 	@$(BIN)/python docker/grafana/overview.py > docker/grafana/dashboards/brokerjobs-overview.json
 
+check-docker: $(CHECKERS_INSTALLED) ## the files of docker/ by hadolint and the schemas of Compose and Kubernetes
+	$(CHECKERS)/hadolint docker/Dockerfile
+	$(CHECKERS)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(CHECKERS)/kubernetes-validate --strict --quiet $(addprefix docker/k8s/,namespace.yaml worker.yaml disruption.yaml)
+
+$(CHECKERS_INSTALLED): docker/requirements.txt .ci/make-venv
+	@sh .ci/make-venv docker/.venv
+	@docker/.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement docker/requirements.txt
+	@touch $@
+
 fmt: $(INSTALLED) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -79,4 +91,4 @@ lock: $(INSTALLED) ## write the versions that are installed now into .ci/lock.tx
 	  $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > .ci/lock.txt
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) bench/.venv tests/fuzz/.venv .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.venv tests/fuzz/.venv docker/.venv .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -30,7 +30,7 @@ VERBS = {
     "queues": ("queues", "What waits, runs, and died, per queue."),
     "resume": ("resume", "Let workers take from a paused queue again."),
     "top": ("top", "All of it live: queues, workers, the jobs they run, what failed lately."),
-    "topology": ("topology", "Exchanges, queues and bindings: show, apply, check, permissions."),
+    "topology": ("topology", "Exchanges, queues and bindings: show, apply, check, definitions, permissions."),
     "workers": ("workers", "Which workers are there, and who runs what since when."),
 }
 

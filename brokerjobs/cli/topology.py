@@ -1,4 +1,4 @@
-"""`brokerjobs topology show|apply|check|permissions`: what the consumers need in RabbitMQ."""
+"""`brokerjobs topology show|apply|check|definitions|permissions`: what the consumers need in RabbitMQ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from brokerjobs import discovery, permissions, provision, settings, topology
+from brokerjobs import definitions, discovery, permissions, provision, settings, topology
 from brokerjobs.amqp import declare
 from brokerjobs.amqp.connection import Connection
 from brokerjobs.capabilities import Capabilities
@@ -19,9 +19,12 @@ from brokerjobs.cli.options import consumers_option, namespace_option, url_optio
 from brokerjobs.cli.output import json_option, print_json, print_table
 from brokerjobs.consumer import Consumer
 from brokerjobs.settings import Settings
-from brokerjobs.topology import Binding, Exchange, Names, Part, Queue
+from brokerjobs.topology import Binding, Exchange, Names, Part, Queue, Topology
 
 queues_argument = click.argument("queues", nargs=-1, metavar="[QUEUE…]", shell_complete=complete_queue)
+version_option = click.option(
+    "--rabbitmq", metavar="VERSION", default="4.3", help="For which version, such as 3.10 [4.3]."
+)
 
 
 @click.group()
@@ -31,15 +34,13 @@ def command() -> None:
 
 @command.command()
 @queues_argument
-@click.option("--rabbitmq", metavar="VERSION", default="4.3", help="For which version, such as 3.10 [4.3].")
+@version_option
 @json_option
 @consumers_option
 @namespace_option
 def show(queues: tuple[str, ...], rabbitmq: str, as_json: bool, **given: Any) -> None:
     """Print the topology; no broker is asked."""
-    chosen = settings.load(**given)
-    capabilities = Capabilities.of({"product": "RabbitMQ", "version": rabbitmq})
-    parts = provision.needs_of_all(discovery.find(chosen.consumers, queues), capabilities, chosen)
+    parts = _needs(settings.load(**given), queues, rabbitmq)
     if as_json:
         print_json([_as_json(part) for part in parts])
         return
@@ -88,6 +89,23 @@ def check(queues: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
 
 @command.command(
+    "definitions", short_help="Print the topology as definitions, for rabbitmqctl import_definitions."
+)
+@queues_argument
+@version_option
+@consumers_option
+@namespace_option
+@url_option
+def definitions_(queues: tuple[str, ...], rabbitmq: str, **given: Any) -> None:
+    """Print the topology as definitions, for `rabbitmqctl import_definitions` or the management API.
+
+    They are for the virtual host of the URL, and hold no users; RabbitMQ is not asked.
+    """
+    chosen = settings.load(**given)
+    print_json(definitions.document(_needs(chosen, queues, rabbitmq), chosen.vhost))
+
+
+@command.command(
     "permissions", short_help="Print the rabbitmqctl commands for users with no more than they need."
 )
 @queues_argument
@@ -115,6 +133,11 @@ def permissions_(queues: tuple[str, ...], without_delays: bool, as_json: bool, *
         return
     for line in permissions.commands(found, chosen.vhost):
         click.echo(line)
+
+
+def _needs(chosen: Settings, queues: Sequence[str], rabbitmq: str) -> Topology:
+    capabilities = Capabilities.of({"product": "RabbitMQ", "version": rabbitmq})
+    return provision.needs_of_all(discovery.find(chosen.consumers, queues), capabilities, chosen)
 
 
 async def _apply(consumers: Sequence[Consumer], chosen: Settings) -> list[str]:

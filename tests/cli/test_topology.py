@@ -1,7 +1,8 @@
-"""`brokerjobs topology show|apply|check|permissions`: what the consumers need in RabbitMQ, and whether it is there."""
+"""`brokerjobs topology`: what the consumers need in RabbitMQ, whether it is there, and who may use it."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from brokerjobs.node.private import PrivateNode
 from tests import amqp
+from tests.conftest import management
 from tests.shell import Shell
 
 pytestmark = pytest.mark.timeout(300)
@@ -149,6 +151,25 @@ def test_queue_of_another_type_than_asked_for_is_exit_code_78(online: Shell, url
     assert done.err.count("\n") == 1
     assert "queue 'emails' exists with other arguments" in done.complaint
     assert "Arguments of a queue cannot be changed" in done.complaint
+
+
+def test_definitions_are_what_apply_would_declare(online: Shell, node: PrivateNode, vhost: str) -> None:
+    prepare(online)
+    version = ".".join(map(str, node.version[:2]))
+    printed = online.run("topology", "definitions", "--rabbitmq", version)
+    assert (printed.code, printed.err) == (0, "")
+
+    management(node, "POST", "/api/definitions", printed.out.encode())
+
+    def bindings() -> list[Any]:
+        listed = json.loads(management(node, "GET", f"/api/bindings/{vhost}"))
+        return sorted((one["source"], one["destination"], one["routing_key"]) for one in listed)
+
+    imported = bindings()
+    applied = online.run("topology", "apply", "--json", BROKERJOBS_QUEUE_TYPE="auto")
+    assert applied.json == {"applied": True, "kept": []}, "a queue was imported with other arguments"
+    assert bindings() == imported, "apply has found one missing"
+    assert online.run("topology", "check").code == 0
 
 
 @pytest.mark.parametrize("verb", ["apply", "check"])
