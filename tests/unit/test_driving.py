@@ -212,7 +212,7 @@ def test_a_loop_that_is_stopped_while_a_caller_drives_ends_when_the_caller_has_l
     monkeypatch.setattr(driving, "PATIENCE", 0.001)
     rests: list[None] = []
     rest = Driving._rest
-    monkeypatch.setattr(Driving, "_rest", lambda self: rests.append(rest(self)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Driving, "_rest", lambda self: rests.append(rest(self)))
     stage.owed += 1
     lives: list[bool] = []
 
