@@ -84,7 +84,7 @@ class Gate:
                 self._opened()
 
     def _tell(self) -> None:
-        self._metrics.paused.labels(self._queue).set(bool(self._pauses))
+        self._metrics.paused.labels(self._queue).set(any(who in ON_PURPOSE for who in self._pauses))
         self.changed.set()
 
     # -- the circuit breaker

@@ -37,8 +37,8 @@ class LoopLag:
         return late
 
     def stop(self) -> None:
-        """Nobody looks for a while."""
-        self._due = math.inf
+        """Nobody looks for a while, so nothing is known."""
+        self._due, self._late = math.inf, ()
 
     def read(self) -> float:
         """Seconds; asked by any thread, so also while the loop cannot answer."""

@@ -92,7 +92,7 @@ class Metrics:
     def _make_those_of_queues(self) -> None:
         self.slots = self._level("worker_slots", "Jobs that may run at once.", "sum", "queue")
         self.paused = self._level(
-            "queue_paused", "1 while this worker takes nothing from the queue.", "max", "queue"
+            "queue_paused", "1 while it was paused on purpose: by an operator, or its breaker.", "max", "queue"
         )
         self.breaker = self._level(
             "breaker_open",
@@ -113,7 +113,7 @@ class Metrics:
         self.queue_oldest_age = self._level(
             "queue_oldest_age_seconds",
             "For how long the oldest message that is ready may have waited; 0 when none is.",
-            "max",
+            "earliest",
             "queue",
         )
 

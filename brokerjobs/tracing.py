@@ -32,7 +32,7 @@ class Tracing:
         self._spans: Spans | None = None
         self._is_off = settings.tracing == "off" or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         if not self._is_off and os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):  # which the API itself loads
-            with suppress(ImportError):
+            with suppress(Exception):  # which it has logged, where there is one
                 importlib.import_module(API).get_tracer_provider()
 
     @property
@@ -43,7 +43,11 @@ class Tracing:
             # Its own function looks into the environment each time. Should it keep the provider elsewhere one day, it
             # is asked after all.
             if api is not None and getattr(api, "_TRACER_PROVIDER", api) is not None and not self._is_off:
-                self._spans = _look(self._settings)
+                try:
+                    self._spans = _look(self._settings)
+                except Exception as error:  # of a provider, or of an API that is too old: jobs run untraced
+                    self._is_off = True
+                    logs.log.error("tracing failed", exc_info=error)
         return self._spans
 
 

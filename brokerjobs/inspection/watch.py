@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -40,6 +40,8 @@ GRACE = 0.05  # seconds without an answer, after which those that nobody expects
 LISTED_FOR = 5.0  # seconds between questions to the management API: its counts are as old
 UNHEARD_FOR = 10.0  # seconds before a control exchange that was not there is looked for again
 MISSED_FOR = 30.0  # seconds before what was not there is looked for again
+BLOCKED = "workers are not asked: RabbitMQ blocks publishers (memory or disk alarm)"
+SLOW = "workers are not asked: RabbitMQ takes its time to confirm the question"
 
 
 class Watch:
@@ -168,14 +170,29 @@ class Watch:
             self._line_at = time.monotonic() + UNHEARD_FOR
             self._unasked = ""
             try:
-                opening = control.line(self._connection, self._names, self._settings)
-                self._line = await self._open.enter_async_context(opening)
+                self._asking, self._line = await self._open.enter_async_context(self._opened_line())
             except TopologyMismatch:  # no worker has ever been here
                 return
             except AccessRefused as error:
                 self._unasked = f"workers, and what follows from what they tell, are not shown: {error}"
         if self._line is not None:
-            await self._line.say(f"{TO_WORKERS}.ping", {})
+            self._unasked = BLOCKED if self._asking.alarm.is_on else ""
+            if not self._unasked:
+                try:
+                    async with asyncio.timeout(self._patience):
+                        await self._line.say(f"{TO_WORKERS}.ping", {})
+                except TimeoutError:
+                    self._unasked = BLOCKED if self._asking.alarm.is_on else SLOW
+
+    @asynccontextmanager
+    async def _opened_line(self) -> AsyncIterator[tuple[Connection, Line]]:
+        """On a connection of its own: in an alarm RabbitMQ reads no more from one that publishes."""
+        connection = await Connection.open(self._settings, "watch, asking")
+        try:
+            async with control.line(connection, self._names, self._settings) as line:
+                yield connection, line
+        finally:
+            await connection.close()
 
     async def _hear(self, snapshot: Snapshot, asked_at: float) -> None:
         """Take in answers until all have answered who are known to be there, and nobody else does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
@@ -19,6 +20,13 @@ from tests.conftest import StartWorker
 from tests.waiting import eventually_async
 
 AMPLE = 30.0  # seconds
+
+
+@pytest.fixture
+def own_node(node: PrivateNode) -> Iterator[PrivateNode]:
+    """One that may be put under an alarm."""
+    with PrivateNode(node.installation) as started:
+        yield started
 
 
 @pytest.fixture
@@ -117,3 +125,24 @@ async def test_watch_of_a_broker_that_goes_away_says_so(settings: Settings, url:
         await watch._connection.close()
         with pytest.raises(BrokerUnreachable, match="was lost"):
             await watch.look()
+
+
+async def test_watch_sees_queues_though_rabbitmq_blocks_publishers(own_node: PrivateNode) -> None:
+    """That is when people look; workers cannot be asked then."""
+    settings = Settings(url=SecretStr(own_node.url), consumers="nowhere")
+    with amqp.channel(own_node.url) as channel:
+        for name in ("emails", "emails.dead"):
+            channel.queue_declare(name, durable=True)
+        channel.exchange_declare("jobs.control", exchange_type="topic", durable=True)
+        channel.basic_publish("", "emails", b"{}")
+    async with Watch(settings, ["emails"]) as watch:
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
+        began = time.monotonic()
+        for _ in range(3):
+            look = await watch.look()
+            assert [(counts.queue, counts.ready) for counts in look.snapshot.queues] == [("emails", 1)]
+            assert "blocks publishers" in look.missing
+        assert time.monotonic() - began < AMPLE
+        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
+        await eventually_async(lambda: not watch._asking.alarm.is_on)
+        assert not (await watch.look()).missing.startswith("workers are not asked")

@@ -701,6 +701,14 @@ async def test_ended_runs_are_remembered_for_a_while_only(
 # ---- paused
 
 
+@pytest.mark.parametrize("who", ["broker", "publisher"])
+async def test_queue_that_nobody_rests_on_purpose_does_not_count_as_paused(bench: Bench, who: str) -> None:
+    """Alerts are silent where it does."""
+    bench.lane.gate.pause(who, "it was taken away, or retries cannot be published")
+
+    assert bench.value("brokerjobs_queue_paused", queue="emails") == 0
+
+
 async def test_paused_queue_starts_nothing_until_all_have_resumed(bench: Bench) -> None:
     bench.lane.gate.pause("operator", "maintenance")
     bench.lane.gate.pause("breaker", "too many failures")

@@ -102,7 +102,7 @@ TOGETHER = {
     "brokerjobs_breaker_open": 5,
     "brokerjobs_queue_messages": 5,
     "brokerjobs_queue_consumers": 5,
-    "brokerjobs_queue_oldest_age_seconds": 5,
+    "brokerjobs_queue_oldest_age_seconds": 3,  # each says at most
     "brokerjobs_broker_connected": 0,
     "brokerjobs_event_loop_lag_seconds": 5,
     "brokerjobs_worker_info": 5,
