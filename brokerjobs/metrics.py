@@ -92,7 +92,10 @@ class Metrics:
     def _make_those_of_queues(self) -> None:
         self.slots = self._level("worker_slots", "Jobs that may run at once.", "sum", "queue")
         self.paused = self._level(
-            "queue_paused", "1 while it was paused on purpose: by an operator, or its breaker.", "max", "queue"
+            "queue_paused",
+            "1 while it was paused on purpose: by an operator, or its breaker.",
+            "max",
+            "queue",
         )
         self.breaker = self._level(
             "breaker_open",
