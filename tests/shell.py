@@ -192,5 +192,7 @@ class Shell:
         return running
 
     def close(self) -> None:
+        """End what runs, and print what was said: it is shown where a test has failed."""
         for running in self._started:
             running.kill()
+            print(running.process.args, running.err, sep="\n")

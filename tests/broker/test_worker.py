@@ -546,7 +546,7 @@ async def test_retry_that_cannot_be_confirmed_holds_the_job_without_a_hot_loop(
     with amqp.channel(url) as channel:
         channel.exchange_delete("jobs.v1.delay.00")
     await welcome.asend()
-    await eventually_async(lambda: worker.metrics.paused.labels("emails").value == 1)
+    await eventually_async(lambda: worker._lanes[0].gate.is_paused)
     await welcome.asend()
     await eventually_async(lambda: amqp.ready(url, "emails") == 1)  # the paused queue takes no other job
     assert attempts == [1]
