@@ -43,18 +43,22 @@ class Metrics:
         self._make_those_of_the_process()
 
     def _make_those_of_jobs(self) -> None:
-        self.received = self._tally("jobs_received", "Deliveries, repeated ones included.", "queue", "job")
+        self.received = self._tally(
+            "jobs_received", "Deliveries, repeated ones included.", "queue", "job_name"
+        )
         self.redelivered = self._tally(
             "jobs_redelivered", "Deliveries that RabbitMQ had delivered before.", "queue"
         )
-        self.finished = self._tally("jobs_finished", "Attempts by how they ended.", "queue", "job", "outcome")
+        self.finished = self._tally(
+            "jobs_finished", "Attempts by how they ended.", "queue", "job_name", "outcome"
+        )
         self.failures = self._tally(
             "job_failures",
             "Attempts that went wrong, by the exception's class, or by the reason where there was none.",
-            *("queue", "job", "exception"),
+            *("queue", "job_name", "exception"),
         )
         self.duration = self._timings(
-            "job_duration_seconds", "How long attempts ran.", _DURATION, "queue", "job"
+            "job_duration_seconds", "How long attempts ran.", _DURATION, "queue", "job_name"
         )
         self.wait = self._timings(
             "job_wait_seconds", "From when a job was due to when it started.", _WAIT, "queue"

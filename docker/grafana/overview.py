@@ -38,7 +38,7 @@ from panels import (
 )
 
 QUEUE = 'queue=~"$queue"'
-JOB = f'{QUEUE},job=~"$job"'
+JOB = f'{QUEUE},job_name=~"$job_name"'
 DELAY_LEVELS = 'queue=~"([a-z0-9_-]+[.])?jobs[.]v1[.]delay[.].+"'
 UNROUTED = 'queue=~"([a-z0-9_-]+[.])?jobs[.]unrouted"'
 ALWAYS = "no worker is seen"
@@ -58,7 +58,9 @@ def overview() -> dashboard.Dashboard:
         .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         .with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(choice("queue", "Queue", "label_values(brokerjobs:queue_ready, queue)"))
-        .with_variable(choice("job", "Job", f"label_values(brokerjobs_jobs_finished_total{{{QUEUE}}}, job)"))
+        .with_variable(
+            choice("job_name", "Job", f"label_values(brokerjobs_jobs_finished_total{{{QUEUE}}}, job_name)")
+        )
         .annotation(
             AnnotationQuery()
             .name("New versions")
@@ -247,7 +249,7 @@ def latency() -> Iterator[AnyPanel]:
         "How long attempts ran, those that failed too: 95 of 100 took no longer.",
         units.Seconds,
         "no job has ended",
-        (quantile(0.95, f"brokerjobs_job_duration_seconds_bucket{{{JOB}}}", "job"), "{{job}}"),
+        (quantile(0.95, f"brokerjobs_job_duration_seconds_bucket{{{JOB}}}", "job_name"), "{{job_name}}"),
     )
     yield _late_starts()
     yield _durations()
@@ -267,9 +269,9 @@ def latency() -> Iterator[AnyPanel]:
         units.Seconds,
         "no job has ended",
         (
-            f"sum by (job) (rate(brokerjobs_job_duration_seconds_sum{{{JOB}}}{RATE}))"
-            f" / sum by (job) (rate(brokerjobs_job_duration_seconds_count{{{JOB}}}{RATE}))",
-            "{{job}}",
+            f"sum by (job_name) (rate(brokerjobs_job_duration_seconds_sum{{{JOB}}}{RATE}))"
+            f" / sum by (job_name) (rate(brokerjobs_job_duration_seconds_count{{{JOB}}}{RATE}))",
+            "{{job_name}}",
         ),
     )
 
@@ -299,14 +301,14 @@ def failures() -> Iterator[AnyPanel]:
         "Failing jobs",
         "Attempts that were retried or died in the time shown, of the ten jobs that have most.",
         "nothing has failed",
-        f'topk(10, sum by (queue, job) (increase(brokerjobs_jobs_finished_total{{{JOB},outcome=~"retried|dead"}}'
+        f'topk(10, sum by (queue, job_name) (increase(brokerjobs_jobs_finished_total{{{JOB},outcome=~"retried|dead"}}'
         "[$__range])) > 0)",
     )
     yield rows(
         "Exceptions",
         "What attempts failed with in the time shown, the ten most frequent.",
         "nothing has failed",
-        f"topk(10, sum by (exception, job) ({_grown(f'brokerjobs_job_failures_total{{{JOB}}}')}) > 0)",
+        f"topk(10, sum by (exception, job_name) ({_grown(f'brokerjobs_job_failures_total{{{JOB}}}')}) > 0)",
     )
     yield lines(
         "Replayed",

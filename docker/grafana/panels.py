@@ -65,7 +65,11 @@ def rows(title: str, description: str, empty: str, expr: str) -> AnyPanel:
     panel = table.Panel().with_target(query(expr, "").instant().format(PromQueryFormat.TABLE))
     panel.with_transformation(
         dashboard.DataTransformerConfig(
-            id_val="organize", options={"excludeByName": {"Time": True}, "renameByName": {"Value": "count"}}
+            id_val="organize",
+            options={
+                "excludeByName": {"Time": True},
+                "renameByName": {"Value": "count", "job_name": "job"},
+            },
         )
     )
     panel.sort_by([parts.TableSortByFieldState().display_name("count").desc(True)])

@@ -43,7 +43,7 @@ async def broken():
 LOAD = ("crunch.numbers", "crunch.numbers", "crunch.flaky", "crunch.broken")
 CHOSEN = {
     "$queue": "crunch",
-    "$job": "crunch[.].*",
+    "$job_name": "crunch[.].*",
     "$__rate_interval": "5s",
     "$__range": f"{SHOWN}s",
 }
@@ -129,8 +129,12 @@ def check_names(prometheus: Prometheus, vhost: str) -> None:
         assert found == [{"__name__": name, **here}]
     assert prometheus.value('brokerjobs:queue_consumers{queue="crunch"}') == 2
     assert prometheus.value('brokerjobs_queue_consumers{queue="crunch"}') == 2
-    jobs = {labels["job"] for labels, _ in prometheus.ask("sum by (job) (brokerjobs_jobs_finished_total)")}
-    assert jobs == {"crunch.numbers", "crunch.flaky", "crunch.broken", "other"}
+    finished = prometheus.ask("sum by (job, job_name) (brokerjobs_jobs_finished_total)")
+    assert {labels["job_name"] for labels, _ in finished} == {
+        "crunch.numbers", "crunch.flaky", "crunch.broken", "other",
+    }  # fmt: skip
+    assert {labels["job"] for labels, _ in finished} == {"brokerjobs"}
+    assert not [label for label in prometheus.get("labels") if label.startswith("exported_")]
 
 
 def check_texts(prometheus: Prometheus) -> None:

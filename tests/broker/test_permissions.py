@@ -129,7 +129,7 @@ async def do_their_jobs(users: Users, emails: Consumer, url: str, start_worker: 
         emails, settings=users.settings("worker", topology="check", sweep_interval=0.25, metrics_port=0)
     )
     finished = running.metrics.registry.get_sample_value
-    labels = {"queue": "emails", "job": "emails.welcome"}
+    labels = {"queue": "emails", "job_name": "emails.welcome"}
 
     def count(outcome: str) -> float:
         return finished("brokerjobs_jobs_finished_total", {**labels, "outcome": outcome}) or 0

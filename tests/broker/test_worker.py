@@ -584,11 +584,14 @@ async def test_metrics_count_what_happened(
 
     await eventually_async(lambda: counted("dead") == 1)
     await eventually_async(lambda: counted("succeeded") == 4)
-    assert (counted("retried"), value("jobs_received_total", queue="emails", job="emails.welcome")) == (1, 6)
+    assert (counted("retried"), value("jobs_received_total", queue="emails", job_name="emails.welcome")) == (
+        1,
+        6,
+    )
     assert value("jobs_in_progress", queue="emails") == 0
     await eventually_async(lambda: value("jobs_published_total", outcome="confirmed") == 2)  # the copies
     assert value("publish_duration_seconds_count") == 2
-    assert value("job_failures_total", queue="emails", job="emails.welcome", exception="OSError") == 2
+    assert value("job_failures_total", queue="emails", job_name="emails.welcome", exception="OSError") == 2
     assert value("job_attempts_count", queue="emails") == 5
 
     await eventually_async(lambda: value("queue_messages", queue="emails", state="dead") == 1)

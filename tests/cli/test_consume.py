@@ -434,7 +434,7 @@ def test_metrics_are_served_on_the_port_that_the_log_names(emails: Shell) -> Non
     with urllib.request.urlopen(address, timeout=30) as answer:
         text = answer.read().decode()
     assert (
-        'brokerjobs_jobs_finished_total{job="emails.write",outcome="succeeded",queue="emails"} 1.0'
+        'brokerjobs_jobs_finished_total{job_name="emails.write",outcome="succeeded",queue="emails"} 1.0'
         in text.splitlines()
     )
     worker.signal(signal.SIGTERM)

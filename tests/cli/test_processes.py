@@ -122,7 +122,7 @@ def sums(parent: Running) -> dict[str, float]:
     }
 
 
-FINISHED = 'brokerjobs_jobs_finished_total{job="emails.write",outcome="succeeded",queue="emails"}'
+FINISHED = 'brokerjobs_jobs_finished_total{job_name="emails.write",outcome="succeeded",queue="emails"}'
 KILLED = 'brokerjobs_process_restarts_total{reason="signal"}'
 SLOTS = 'brokerjobs_worker_slots{queue="emails"}'
 

@@ -66,7 +66,11 @@ def test_its_address_stays() -> None:
     board = dashboard()
 
     assert board["uid"] == "brokerjobs-overview"
-    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "queue", "job"]
+    assert [variable["name"] for variable in board["templating"]["list"]] == [
+        "datasource",
+        "queue",
+        "job_name",
+    ]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
 

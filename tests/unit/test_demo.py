@@ -299,8 +299,8 @@ class TestDisplay:
 def test_metrics_are_summed_by_what_matters() -> None:
     found = read_metrics(
         "# HELP brokerjobs_jobs_finished_total Attempts by how they ended.\n"
-        'brokerjobs_jobs_finished_total{job="a.b",outcome="dead",queue="a"} 2.0\n'
-        'brokerjobs_jobs_finished_total{job="a.c",outcome="dead",queue="a"} 1.0\n'
+        'brokerjobs_jobs_finished_total{job_name="a.b",outcome="dead",queue="a"} 2.0\n'
+        'brokerjobs_jobs_finished_total{job_name="a.c",outcome="dead",queue="a"} 1.0\n'
         'brokerjobs_jobs_in_progress{queue="a"} 4.0\n'
     )
 

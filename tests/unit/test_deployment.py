@@ -275,7 +275,6 @@ def test_probes_ask_the_port_that_is_named() -> None:
         assert CONTAINER[probe]["httpGet"]["port"] in named
     (endpoint,) = manifests.one("PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in named
-    assert endpoint["honorLabels"] is prometheus()["brokerjobs"]["honor_labels"] is True
 
 
 def test_the_url_lies_where_the_worker_looks() -> None:

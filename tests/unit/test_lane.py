@@ -214,7 +214,7 @@ async def test_run_is_settled_by_its_outcome_and_counted(
     await bench.finish()
 
     assert bench.journal == frames
-    labels = {"queue": "emails", "job": f"emails.{job}"}
+    labels = {"queue": "emails", "job_name": f"emails.{job}"}
     assert bench.value("brokerjobs_jobs_received_total", **labels) == 1
     assert bench.value("brokerjobs_jobs_finished_total", **labels, outcome=outcome) == 1
     assert bench.value("brokerjobs_job_duration_seconds_count", **labels) == 1
@@ -265,8 +265,8 @@ async def test_failures_are_counted_by_their_exception(bench: Bench) -> None:
     bench.start_all()
     await bench.finish()
 
-    assert failures(job="emails.fail", exception="ConnectionError") == 2
-    assert failures(job="emails.quick", exception="arguments") == 1
+    assert failures(job_name="emails.fail", exception="ConnectionError") == 2
+    assert failures(job_name="emails.quick", exception="arguments") == 1
     names = [name for name in bench.names() if name.startswith("brokerjobs_job_failures_total")]
     assert len(names) == 2
 
@@ -342,8 +342,8 @@ async def test_unknown_jobs_count_as_other(bench: Bench) -> None:
         bench.start_all()
         await eventually_async(lambda: bench.lane.running == 0)
 
-    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="other") == 5
-    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="emails.made-up-1") is None
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job_name="other") == 5
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job_name="emails.made-up-1") is None
 
 
 async def test_decision_by_hand_settles_while_the_job_goes_on(bench: Bench) -> None:
@@ -380,7 +380,7 @@ async def test_decision_by_hand_is_what_is_counted(
 
     assert bench.journal == frames
     finished = bench.value(
-        "brokerjobs_jobs_finished_total", queue="emails", job="emails.hand", outcome=outcome
+        "brokerjobs_jobs_finished_total", queue="emails", job_name="emails.hand", outcome=outcome
     )
     assert finished == 1
 
@@ -544,8 +544,8 @@ async def test_message_whose_run_ended_without_a_session_is_absorbed(
 
     assert bench.journal == frames
     assert bench.value("brokerjobs_jobs_recognised_total", queue="emails", how="absorbed") == 1
-    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job=f"emails.{job}") == 2
-    assert bench.value("brokerjobs_job_duration_seconds_count", queue="emails", job=f"emails.{job}") == 1
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job_name=f"emails.{job}") == 2
+    assert bench.value("brokerjobs_job_duration_seconds_count", queue="emails", job_name=f"emails.{job}") == 1
 
 
 async def test_acknowledged_message_that_comes_again_is_absorbed(bench: Bench) -> None:
@@ -613,7 +613,7 @@ async def test_other_message_runs(bench: Bench, properties: Mapping[str, Any]) -
     assert bench.start_all() == 1
     await bench.finish()
 
-    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job="emails.quick") == 2
+    assert bench.value("brokerjobs_jobs_received_total", queue="emails", job_name="emails.quick") == 2
 
 
 async def test_same_id_sent_on_another_day_runs(bench: Bench) -> None:
@@ -981,7 +981,7 @@ async def test_drain_ends_a_job_that_has_decided_by_hand_and_its_decision_counts
     assert await asyncio.wait_for(bench.lane.drain(0.01), AMPLE / 10) == 0
 
     assert bench.journal == settled
-    finished = {"queue": "emails", "job": "emails.decided"}
+    finished = {"queue": "emails", "job_name": "emails.decided"}
     assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome=word) == 1
     assert bench.value("brokerjobs_jobs_finished_total", **finished, outcome="released") is None
 
@@ -1023,7 +1023,7 @@ async def test_run_that_the_end_of_its_worker_cancels_has_not_failed(bench: Benc
 
     assert bench.journal == ["requeue"]
     assert bench.value(
-        "brokerjobs_jobs_finished_total", queue="emails", job="emails.stay", outcome="released"
+        "brokerjobs_jobs_finished_total", queue="emails", job_name="emails.stay", outcome="released"
     )
 
 
@@ -1078,8 +1078,8 @@ async def test_every_delivery_counts_as_received(noting: Bench) -> None:
     await noting.finish()
 
     received = "brokerjobs_jobs_received_total"
-    assert noting.value(received, queue="emails", job="emails.stay") == 2
-    assert noting.value(received, queue="emails", job="emails.quick") == 3
+    assert noting.value(received, queue="emails", job_name="emails.stay") == 2
+    assert noting.value(received, queue="emails", job_name="emails.quick") == 3
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from brokerjobs.connection_record import ConnectionRecord
+from brokerjobs.instruments import Level, Tally, Timings
 from brokerjobs.metrics import CONSUMER, EXCEPTIONS, OTHER, PUBLISH_OUTCOMES, PUBLISHER, Metrics
 from brokerjobs.outcome import WORDS
 
-LABELS = {"queue", "job", "outcome", "exception", "role", "how", "cause", "le"}
+# What Prometheus and its operator for Kubernetes call a target by: a label of ours by such a name would be renamed.
+TARGETS = {"job", "instance", "namespace", "pod", "container", "node", "service", "endpoint"}
+LABELS = {"queue", "job_name", "outcome", "exception", "role", "how", "cause", "le"}
 
 
 def series(metrics: Metrics) -> list[tuple[str, dict[str, str], float]]:
@@ -29,9 +32,9 @@ def test_series_of_a_queue_exist_from_its_start() -> None:
 
     found = {(name, tuple(sorted(labels.items()))): value for name, labels, value in series(metrics)}
     for job in "emails.welcome", OTHER:
-        assert found["brokerjobs_jobs_received_total", (("job", job), ("queue", "emails"))] == 0
+        assert found["brokerjobs_jobs_received_total", (("job_name", job), ("queue", "emails"))] == 0
         for outcome in WORDS:
-            key = (("job", job), ("outcome", outcome), ("queue", "emails"))
+            key = (("job_name", job), ("outcome", outcome), ("queue", "emails"))
             assert found["brokerjobs_jobs_finished_total", key] == 0
     for outcome in PUBLISH_OUTCOMES:
         assert found["brokerjobs_jobs_published_total", (("outcome", outcome),)] == 0
@@ -56,12 +59,20 @@ def test_labels_are_few_and_of_bounded_values() -> None:
 
     found = series(metrics)
     assert {label for _, labels, _ in found for label in labels} <= LABELS
-    assert {labels["job"] for _, labels, _ in found if "job" in labels} == {
+    assert {labels["job_name"] for _, labels, _ in found if "job_name" in labels} == {
         "emails.welcome",
         "emails.receipt",
         OTHER,
     }
     assert {labels["outcome"] for _, labels, _ in found if "outcome" in labels} == {*WORDS, *PUBLISH_OUTCOMES}
+
+
+def test_no_label_is_one_of_prometheus() -> None:
+    instruments = [one for one in vars(Metrics()).values() if isinstance(one, Tally | Level | Timings)]
+    labels = {label for instrument in instruments for label in instrument._labels}
+
+    assert "job_name" in labels
+    assert not labels & TARGETS
 
 
 def test_series_grow_with_declared_jobs_alone() -> None:

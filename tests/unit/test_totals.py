@@ -46,8 +46,8 @@ def count(metrics: Metrics, jobs: int) -> None:
         metrics.duration.labels("emails", "emails.welcome").observe(0.02)
 
 
-FINISHED = "brokerjobs_jobs_finished_total queue=emails job=emails.welcome outcome=succeeded"
-QUICK = "brokerjobs_job_duration_seconds_bucket queue=emails job=emails.welcome le=0.025"
+FINISHED = "brokerjobs_jobs_finished_total queue=emails job_name=emails.welcome outcome=succeeded"
+QUICK = "brokerjobs_job_duration_seconds_bucket queue=emails job_name=emails.welcome le=0.025"
 RUNNING = "brokerjobs_jobs_in_progress queue=emails"
 
 
