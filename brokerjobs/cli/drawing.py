@@ -9,27 +9,22 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.style import Style
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from brokerjobs.cli.output import lapse
 from brokerjobs.cli.picture import Picture, plain
-from brokerjobs.inspection import Standing
+from brokerjobs.cli.section import GREY, LEAST, Cell, Column, Section, Shown, share
+from brokerjobs.durations import text
+from brokerjobs.inspection import Level, Standing
 from brokerjobs.worker_state import RecentFailure, RunningJob, WorkerState
 
 WEIGHTS = (4, 3, 2)  # of queues, workers and failures, where not all fit
-LEAST = 3  # lines of a section: blank, heading, and one row
 WIDE = 110  # columns from which on more is shown
 ID = 18  # characters of an id that tell it from others
 UNKNOWN = "?"
 TROUBLE = "bold red"
 CARE = "yellow"
-GREY = "dim"
-# What a terminal without Unicode gets instead.
-ASCII = str.maketrans({"≤": "<", "∞": "-", "…": "~", "·": "-", "�": "?"})
-Cell = str | Text
 
 
 def draw(picture: Picture, *, width: int, height: int, head: str = "", alarm: str = "") -> RenderableType:
@@ -43,7 +38,13 @@ def draw(picture: Picture, *, width: int, height: int, head: str = "", alarm: st
         alarm: why the picture is old; it is grey then.
     """
     alarms = [Text(plain(alarm), TROUBLE)] if alarm else []
-    top = [_title(picture, head), _totals(picture), *(Text(plain(note), CARE) for note in picture.notes)]
+    levels = picture.look.snapshot.levels
+    top = [
+        _title(picture, head),
+        _totals(picture),
+        *([_levels(levels, width)] if levels else []),
+        *(Text(plain(note), CARE) for note in picture.notes),
+    ]
     for line in (*alarms, *top):
         line.no_wrap, line.overflow = True, "ellipsis"
     sections = [
@@ -54,67 +55,10 @@ def draw(picture: Picture, *, width: int, height: int, head: str = "", alarm: st
     room = height - len(top) - len(alarms)
     sections = sections[: max(1, room // LEAST)]
     parts: list[RenderableType] = []
-    for section, lines in zip(sections, share(room, [section.lines for section in sections]), strict=True):
+    given = share(room, [section.lines for section in sections], WEIGHTS[: len(sections)])
+    for section, lines in zip(sections, given, strict=True):
         parts += section.cut_to(lines)
-    return Group(*(_Shown(line, False) for line in alarms), _Shown(Group(*top, *parts), bool(alarm)))
-
-
-def share(room: int, wants: Sequence[int]) -> list[int]:
-    """How many lines each section gets: what it wants while there is room, then by its weight."""
-    given, weights = [0] * len(wants), WEIGHTS[: len(wants)]
-    left, heavy = room, sum(weights)
-    for position in sorted(range(len(wants)), key=lambda position: wants[position] / weights[position]):
-        given[position] = max(0, min(wants[position], left * weights[position] // heavy))
-        left -= given[position]
-        heavy -= weights[position]
-    return given
-
-
-class Section:
-    """A table under a heading line, which can be cut to fewer lines.
-
-    Args:
-        columns: heading, justification, and share of the free width or None.
-        rows: cells.
-        of: what the rows are, for the line that says how many are left out.
-        empty: said where there are none.
-    """
-
-    def __init__(
-        self, columns: Sequence[tuple[str, str, int | None]], rows: list[list[Cell]], of: str, empty: str
-    ) -> None:
-        self._columns, self._rows, self._of, self._empty = columns, rows, of, empty
-
-    @property
-    def lines(self) -> int:
-        """With the blank line before it and its heading."""
-        return 2 + max(1, len(self._rows))
-
-    def cut_to(self, lines: int) -> list[RenderableType]:
-        """As much as fits into so many lines."""
-        if lines < LEAST:
-            return []
-        if not self._rows:
-            return [Text(), Text(self._columns[0][0].upper(), "bold"), Text(self._empty, GREY)]
-        shown = self._rows if self.lines <= lines else self._rows[: max(1, lines - LEAST)]
-        parts: list[RenderableType] = [Text(), self._table(shown)]
-        if (left_out := len(self._rows) - len(shown)) and lines > LEAST:
-            parts.append(Text(f"… {left_out} more {self._of}", GREY, no_wrap=True))
-        return parts
-
-    def _table(self, rows: list[list[Cell]]) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
-        for position, (heading, justify, ratio) in enumerate(self._columns):
-            table.add_column(
-                heading if position else heading.upper(),
-                justify="right" if justify == "right" else "left",
-                ratio=ratio,
-                no_wrap=True,
-                overflow="ellipsis",
-            )
-        for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-        return table
+    return Group(*(Shown(line, False) for line in alarms), Shown(Group(*top, *parts), bool(alarm)))
 
 
 # -- the first lines
@@ -150,11 +94,25 @@ def _totals(picture: Picture) -> Text:
     return line
 
 
+def _levels(levels: Sequence[Level], width: int) -> Text:
+    """How many wait in each delay level; the longer ones in one figure where there is no room for all."""
+    for shown in range(len(levels), -1, -1):
+        told = [(text(level.delay), level.waiting) for level in levels[:shown]]
+        if rest := levels[shown:]:
+            told.append((f"{text(rest[0].delay)} or more", sum(level.waiting for level in rest)))
+        line = Text("waiting by delay level")
+        for delay, waiting in told:
+            line.append(f"  {delay} ").append(_count(waiting), "bold")
+        if line.cell_len <= width:
+            break
+    return line
+
+
 # -- queues
 
 
 def _queues(picture: Picture, wide: bool) -> Section:
-    right: list[tuple[str, str, int | None]] = [("ready", "right", None), ("run", "right", None)]
+    right: list[Column] = [("ready", "right", None), ("run", "right", None)]
     right += [("unacked", "right", None), ("workers", "right", None)] if wide else []
     right += [(name, "right", None) for name in ("dead", "oldest", "in/s", "done/s")]
     right += [("fail/s", "right", None)] if wide else []
@@ -219,7 +177,7 @@ def _drain(value: float | None) -> Cell:
 def _workers(picture: Picture, wide: bool) -> Section:
     look = picture.look
     shown = {standing.counts.queue for standing in picture.standings}
-    columns: list[tuple[str, str, int | None]] = [("worker", "left", 2), ("run", "right", None)]
+    columns: list[Column] = [("worker", "left", 2), ("run", "right", None)]
     columns += [("queues", "left", 2)] if wide else []
     columns += [("job", "left", 3), ("id", "left", None), ("try", "right", None), ("for", "right", None)]
     rows, more = [], []
@@ -272,7 +230,7 @@ def _job(job: RunningJob, at: float, wide: bool) -> list[Cell]:
 
 
 def _failures(failures: Sequence[RecentFailure], wide: bool) -> Section:
-    columns: list[tuple[str, str, int | None]] = [
+    columns: list[Column] = [
         ("failed", "left", None), ("job", "left", 2), ("id", "left", None), ("attempt", "left", None),
         ("error", "left", 4),
     ]  # fmt: skip
@@ -296,15 +254,3 @@ def _clock(at: float) -> str:
         return time.strftime("%H:%M:%S", time.localtime(at))
     except (ValueError, OverflowError, OSError):  # a stranger's
         return UNKNOWN
-
-
-class _Shown:
-    """Grey where it is old, and in ASCII where the terminal has nothing else."""
-
-    def __init__(self, inner: RenderableType, grey: bool) -> None:
-        self._inner, self._grey = inner, grey
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for segment in console.render(self._inner, options):
-            text = segment.text.translate(ASCII) if options.ascii_only else segment.text
-            yield segment._replace(text=text, style=Style(dim=True) if self._grey else segment.style)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from brokerjobs.cli.output import lapse, printable
-from brokerjobs.inspection import Flow, Look, Standing
+from brokerjobs.durations import text
+from brokerjobs.inspection import Flow, Look, Snapshot, Standing
 from brokerjobs.worker_state import RecentFailure
 
 SHORTEST = 0.5  # seconds between two looks
@@ -60,6 +61,12 @@ def flow_as_json(flow: Flow) -> dict[str, Any]:
     }
 
 
+def waiting_as_json(seen: Snapshot) -> dict[str, Any]:
+    """What waits in the delay levels, of all queues together: RabbitMQ tells nobody for which."""
+    levels = [{"delay_seconds": level.delay, "waiting": level.waiting} for level in seen.levels]
+    return {"total": seen.waiting, "levels": levels}
+
+
 def as_json(picture: Picture) -> dict[str, Any]:
     """One object for one look."""
     look = picture.look
@@ -75,7 +82,7 @@ def as_json(picture: Picture) -> dict[str, Any]:
             }
             for standing in picture.standings
         ],
-        "waiting": look.snapshot.waiting,
+        "waiting": waiting_as_json(look.snapshot),
         "unrouted": look.snapshot.unrouted,
         "workers": [
             {
@@ -120,6 +127,8 @@ def lines(picture: Picture, before: Picture | None) -> Iterator[str]:
         "workers": len(look.workers),
     }
     yield f"look {moment(look.at)} {picture.address} {_pairs(totals)}"
+    for level in look.snapshot.levels:
+        yield f"level {text(level.delay)} waiting={level.waiting}"
     for standing in picture.standings:
         yield f"queue {standing.counts.queue} {_pairs(_of_queue(standing))}"
     for state in look.workers:

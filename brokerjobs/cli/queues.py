@@ -14,7 +14,7 @@ from brokerjobs import discovery, settings
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.options import consumers_option, management_url_option, namespace_option, url_option
 from brokerjobs.cli.output import json_option, lapse, print_json, print_table
-from brokerjobs.cli.picture import SHORTEST, flow_as_json, moment
+from brokerjobs.cli.picture import SHORTEST, flow_as_json, moment, waiting_as_json
 from brokerjobs.durations import seconds, text
 from brokerjobs.errors import ConfigurationError, UnknownQueue
 from brokerjobs.inspection import Counts, Course, Flow, Look, Snapshot, Watch
@@ -141,10 +141,7 @@ def _as_json(
     return {
         "at": moment(seen.at),
         "queues": [{**asdict(counts), **times[counts.queue]} for counts in shown],
-        "waiting": {
-            "total": seen.waiting,
-            "levels": [{"delay_seconds": level.delay, "waiting": level.waiting} for level in seen.levels],
-        },
+        "waiting": waiting_as_json(seen),
         "unrouted": seen.unrouted,
         "missing": missing,
     }

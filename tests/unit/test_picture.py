@@ -11,9 +11,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from brokerjobs.cli.drawing import draw, share
+from brokerjobs.cli.drawing import draw
 from brokerjobs.cli.picture import Failures, Picture, as_json, lines
-from brokerjobs.inspection import Flow, Look, standings
+from brokerjobs.cli.section import share
+from brokerjobs.delay import LEVELS, UNIT
+from brokerjobs.inspection import Flow, Level, Look, standings
 from brokerjobs.worker_state import RecentFailure
 from tests.unit.looks import NOW, counts, failure, job, look, work, worker
 
@@ -58,7 +60,13 @@ CROWD = picture(
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 10), (110, 30), (200, 60), (80, 5), (20, 3)])
 def test_picture_fits_the_terminal(width: int, height: int) -> None:
-    for shown in CROWD, picture(look()), replace(CROWD, look=replace(CROWD.look, workers=())):
+    levels = tuple(Level(2**k * UNIT, 10**6) for k in range(LEVELS))
+    for shown in (
+        CROWD,
+        picture(look(levels=levels)),
+        picture(look()),
+        replace(CROWD, look=replace(CROWD.look, workers=())),
+    ):
         for alarm in "", "not of now: " + "x" * 100:
             text = drawn(shown, width, height, head="every 2s   q quits", alarm=alarm).splitlines()
             assert len(text) <= max(height, 4)
@@ -79,6 +87,30 @@ def test_queue_is_told_in_one_line() -> None:
     assert row(text, "emails") == [
         "emails", "120", "2/10", "3", "≤3.2s", "1.2", "2.0", "1m", "dead",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (56, "waiting by delay level  1s 12  4s 123k  1m4s 3  194d4h 1"),
+        (54, "waiting by delay level  1s 12  4s 123k  1m4s or more 4"),
+        (46, "waiting by delay level  1s 12  4s or more 123k"),
+        (40, "waiting by delay level  1s or more 123k"),
+    ],
+)
+def test_each_delay_level_that_holds_something_is_told(width: int, line: str) -> None:
+    levels = Level(1.0, 12), Level(4.0, 123_456), Level(64.0, 3), Level(2**27 * UNIT, 1)
+    shown = picture(look(levels=levels))
+
+    assert drawn(shown, width=width).splitlines()[2].rstrip() == line
+    assert [told for told in lines(shown, None) if told.startswith("level")] == [
+        "level 1s waiting=12", "level 4s waiting=123456", "level 1m4s waiting=3", "level 194d4h waiting=1",
+    ]  # fmt: skip
+    assert as_json(shown)["waiting"] == {
+        "total": 123_472,
+        "levels": [{"delay_seconds": level.delay, "waiting": level.waiting} for level in levels],
+    }
+    assert "delay level" not in drawn(picture(look()), width=width)
 
 
 def test_wide_terminal_shows_more() -> None:
@@ -168,7 +200,7 @@ def test_terminal_without_unicode_gets_ascii() -> None:
     ],
 )
 def test_sections_share_the_room(room: int, wants: list[int], given: list[int]) -> None:
-    assert share(room, wants) == given
+    assert share(room, wants, (4, 3, 2)[: len(wants)]) == given
 
 
 # -- plain lines and JSON
@@ -216,7 +248,7 @@ def test_object_has_a_field_for_each_figure() -> None:
     ]  # fmt: skip
     assert told["workers"][0]["silent_seconds"] == 6.0
     assert told["workers"][0]["running"][0]["began"] == "2027-01-15T07:59:55.000+00:00"
-    assert (told["failures"][0]["error"], told["waiting"]) == ("ConnectionError: gateway is away", 0)
+    assert told["failures"][0]["error"] == "ConnectionError: gateway is away"
 
 
 def test_failures_outlive_their_worker() -> None:
