@@ -14,6 +14,7 @@ from typing import Any, Protocol
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9464
 LAST_PORT = 65_535
+STILL = 10.0  # seconds without a sign of life after which nobody relies on a process
 
 
 def port_of(value: object) -> int | None:
@@ -32,6 +33,10 @@ def port_of(value: object) -> int | None:
 
 class Health(Protocol):
     """What a process knows of itself; its pulse is for `vitals` to feel."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether its start is over: what hinders it now has come later, and may pass."""
 
     @property
     def draining(self) -> bool: ...
@@ -96,11 +101,13 @@ class WorkerHealth:
         connected: whether it has a session with RabbitMQ.
         trouble: why not; empty while it has not tried.
         blocked: whether RabbitMQ takes nothing from it that it publishes.
+        begun: whether it has ever consumed all of its queues, or rested on purpose.
         draining: whether it was told to stop.
     """
 
     broker: str
     queues: Sequence[QueueHealth] = ()
+    begun: bool = False
     connected: bool = False
     trouble: str = ""
     blocked: bool = False
@@ -170,6 +177,8 @@ class ChildHealth:
 
     @property
     def hindrances(self) -> list[str]:
+        if self.said and self.silence > STILL:
+            return [f"it has said nothing for {self.silence:.0f} s"]
         return list(self.said.get("reasons", ["starting"]))
 
 
@@ -180,13 +189,15 @@ class ParentHealth:
     Args:
         processes: how many there shall be.
         children: those that there are.
-        patience: seconds that the event loop of one may stand still.
+        patience: seconds that the event loop of one may stand still; by then it should have been replaced.
+        begun: whether any of them has consumed.
         draining: whether it was told to stop.
     """
 
     processes: int
     children: Sequence[ChildHealth]
     patience: float
+    begun: bool = False
     draining: bool = False
 
     @property

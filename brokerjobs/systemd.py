@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 
 from brokerjobs.health import Health
 from brokerjobs.vitals import BEAT, Vitals
@@ -22,7 +21,6 @@ class Systemd:
         vitals: of the process.
         patience: seconds that its end may take, which systemd then waits for, whatever its unit says.
         environ: of the process; what is read is taken out, as it is not for the processes that jobs start.
-        clock: seconds that only grow.
     """
 
     def __init__(
@@ -30,16 +28,13 @@ class Systemd:
         vitals: Vitals,
         patience: float,
         environ: MutableMapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vitals = vitals
         self._patience = patience
-        self._clock = clock
         self._watchdog = _watchdog(environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", ""))
         self._link = _connect(environ.pop("NOTIFY_SOCKET", ""))
-        self._fed = clock()
         self._words = ""
-        self._is_ready = self._is_stopping = False
+        self._has_begun = self._is_stopping = False
 
     @property
     def every(self) -> float:
@@ -47,23 +42,25 @@ class Systemd:
         return min(BEAT, self._watchdog / 4) if self._watchdog else BEAT
 
     def tell(self) -> None:
-        """Say what is new, and feed the watchdog when it is time."""
+        """Say what is new, and feed the watchdog: a blocked loop has all of its time from the moment that it stops.
+
+        It is started once it has begun, not when it is ready: systemd ends what does not start in time, and an alarm of
+        RabbitMQ may last.
+        """
         health = self._vitals.health()
         if self._link is None:
             return
         if health.draining:
             self.stopping()
-        reasons, now = self._vitals.not_ready, self._clock()
-        is_ready = self._is_ready or not reasons
-        words = self._words if self._is_stopping else _words(health, reasons)
-        feeds = bool(self._watchdog) and now - self._fed >= self._watchdog / 2 and not self._vitals.not_live
+        has_begun = self._has_begun or (health.begun and not health.draining)
+        words = self._words if self._is_stopping else _words(health, self._vitals.not_ready)
         said = [
-            *(["READY=1"] if is_ready and not self._is_ready else []),
+            *(["READY=1"] if has_begun and not self._has_begun else []),
             *([f"STATUS={words}"] if words != self._words else []),
-            *(["WATCHDOG=1"] if feeds else []),
+            *(["WATCHDOG=1"] if self._watchdog and not self._vitals.not_live else []),
         ]
         if self._say(*said):
-            self._is_ready, self._words, self._fed = is_ready, words, now if feeds else self._fed
+            self._has_begun, self._words = has_begun, words
 
     def stopping(self) -> None:
         """Say that the process ends, and how long that may take."""

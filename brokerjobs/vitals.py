@@ -12,10 +12,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from brokerjobs.health import Health
+from brokerjobs.health import STILL, Health
 
 BEAT = 1.0  # seconds
-STILL = 10.0  # seconds without a beat after which a process is not live
 
 
 class Vitals:

@@ -125,6 +125,7 @@ class Worker:
                 lane.health(consuming=is_connected and session is not None and session.consumes(lane.queue))
                 for lane in self._lanes
             ],
+            begun=self._was_connected,
             connected=is_connected,
             trouble=self._trouble,
             blocked=is_connected and self._publisher.is_blocked,

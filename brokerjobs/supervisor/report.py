@@ -36,6 +36,11 @@ class Report:
     status: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def stands_still(self) -> float:
+        """Seconds since its event loop turned."""
+        return float(self.status.get("stands_still", 0.0))
+
+    @property
     def line(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
 

@@ -23,12 +23,10 @@ from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.report import Report
 from brokerjobs.supervisor.roster import Roster
 from brokerjobs.supervisor.seat import Clock, Process, Seat
+from brokerjobs.supervisor.standstill import NOTICED, guard, kill
 from brokerjobs.totals import Teller, Totals
 
 KILL_PATIENCE = 10.0  # seconds until a killed process is gone
-SILENCE = (
-    60.0  # seconds without a report, of which there is one each second; after as many again a child is killed
-)
 
 Heard = Callable[[Any, Report], None]
 
@@ -113,7 +111,11 @@ class Supervisor:
     def health(self) -> ParentHealth:
         """How it and its children do; may be asked from any thread."""
         return ParentHealth(
-            len(self._seats), self._roster.children, patience=2 * SILENCE, draining=self._stopping.is_set()
+            len(self._seats),
+            self._roster.children,
+            patience=NOTICED + KILL_PATIENCE,
+            begun=self._proven.is_set(),
+            draining=self._stopping.is_set(),
         )
 
     def stop(self) -> None:
@@ -202,7 +204,7 @@ class Supervisor:
             async with asyncio.timeout(self._patience.start):
                 return await child.consuming()
         except TimeoutError:
-            _kill(child, "it did not consume in time")
+            kill(child, "it did not consume in time")
             return False
 
     async def _see_off(self, child: Process) -> None:
@@ -211,7 +213,7 @@ class Supervisor:
             async with asyncio.timeout(self._patience.drain):
                 await child.ended()
         except TimeoutError:
-            _kill(child, "it did not end in time; its jobs are delivered again")
+            kill(child, "it did not end in time; its jobs are delivered again")
 
     async def _left(self) -> None:
         """Return once the child that was last replaced has ended."""
@@ -262,7 +264,7 @@ class Supervisor:
                 child.drain()
         await self._wait_for_ends(self._patience.drain)
         for child in self._watchers:
-            _kill(child, "it did not end in time; its jobs are delivered again")
+            kill(child, "it did not end in time; its jobs are delivered again")
         await self._wait_for_ends(KILL_PATIENCE)
         log.info("children ended", cut_off=self._cut_off)
 
@@ -284,10 +286,12 @@ class Supervisor:
     async def _watch(self, child: Process) -> None:
         log.info("child started", pid=child.pid)
         self._roster.come(child)
+        guarding = asyncio.create_task(guard(child))
         if await child.consuming():
             log.info("child consuming", pid=child.pid)
             self._proven.set()
-        code = await self._end_of(child)
+        code = await child.ended()
+        guarding.cancel()
         del self._watchers[child]
         self._totals.end(child)
         self._roster.gone(child)
@@ -304,21 +308,6 @@ class Supervisor:
         if stopped and not is_well:
             self._cut_off += 1
 
-    async def _end_of(self, child: Process) -> int:
-        """Its exit code; a frozen one is killed: by then RabbitMQ has given its jobs to others."""
-        is_silent = False
-        while True:
-            before = child.report
-            try:
-                async with asyncio.timeout(SILENCE):
-                    return await child.ended()
-            except TimeoutError:
-                if is_silent and child.report is before:
-                    _kill(child, f"it has said nothing for {2 * SILENCE:g} s")
-                elif child.report is before:
-                    log.warning("child silent", pid=child.pid, seconds=SILENCE)
-                is_silent = child.report is before
-
     def _heard(self, child: Process, report: Report) -> None:
         self._totals.take(child, report.metrics)
         self._roster.heard(child, report)
@@ -331,11 +320,6 @@ class Supervisor:
     def _count(self, reason: str) -> None:
         self._metrics.restarts.labels(reason).inc()
         self._totals.take(self, self._teller.changes())
-
-
-def _kill(child: Process, why: str) -> None:
-    log.warning("child killed", pid=child.pid, hint=why)
-    child.kill()
 
 
 async def _first(*several: Coroutine[Any, Any, object]) -> None:

@@ -13,12 +13,12 @@ import pytest
 from brokerjobs import settings
 from brokerjobs.cli import health as verb
 from brokerjobs.errors import ConfigurationError
-from brokerjobs.health import ChildHealth, ParentHealth, QueueHealth, WorkerHealth, port_of
-from brokerjobs.vitals import STILL, Vitals
+from brokerjobs.health import STILL, ChildHealth, ParentHealth, QueueHealth, WorkerHealth, port_of
+from brokerjobs.vitals import Vitals
 from tests.waiting import eventually_async
 
 EMAILS = QueueHealth("emails", consuming=True, running=2, slots=10)
-WELL = WorkerHealth("rabbit:5672", [EMAILS], connected=True)
+WELL = WorkerHealth("rabbit:5672", [EMAILS], begun=True, connected=True)
 LOST = replace(EMAILS, consuming=False, kept={"broker": "RabbitMQ cancelled the consumer"})
 PAUSED = replace(EMAILS, consuming=False, paused={"operator": "bad deploy", "breaker": "20 failures"})
 
@@ -69,6 +69,8 @@ NEW = ChildHealth(3, {}, 0.1)
         ([child(1), child(2), NEW], []),  # which takes the place of another
         ([child(1), child(2, "draining"), child(3)], []),
         ([child(1)], ["1 of 2 processes are there"]),
+        ([child(1), child(2, silence=STILL)], []),
+        ([child(1), child(2, silence=STILL + 1)], ["process 2: it has said nothing for 11 s"]),
         ([child(1, "a", "b"), child(2, "c")], ["process 1: a", "process 1: b", "process 2: c"]),
     ],
 )

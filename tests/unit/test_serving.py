@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 
 from brokerjobs import serving
 from brokerjobs.errors import ConfigurationError
-from brokerjobs.health import WorkerHealth
+from brokerjobs.health import STILL, WorkerHealth
 from brokerjobs.metrics import Metrics
 from brokerjobs.serving import Server
-from brokerjobs.vitals import STILL, Vitals
+from brokerjobs.vitals import Vitals
 from tests.unit.test_health import LOST, PAUSED, WELL
 
 Ask = Callable[..., tuple[int, dict[str, str], str]]

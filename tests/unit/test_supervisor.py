@@ -13,10 +13,11 @@ from prometheus_client import Metric
 from structlog.testing import capture_logs
 
 from brokerjobs.metrics import RESTART_REASONS
+from brokerjobs.supervisor import standstill
 from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.report import Report
 from brokerjobs.supervisor.seat import LONGEST_REST, SHORT_LIFE
-from brokerjobs.supervisor.supervisor import Ending, Heard, Patience, Supervisor
+from brokerjobs.supervisor.supervisor import KILL_PATIENCE, Ending, Heard, Patience, Supervisor
 from brokerjobs.totals import Totals
 from tests.waiting import eventually_async
 
@@ -481,18 +482,28 @@ async def test_replaced_child_that_does_not_drain_in_time_is_killed(nursery: Nur
 class Talkative(FakeChild):
     """Has a new report whenever somebody looks."""
 
+    still = 0.0
+
     @property
     def report(self) -> Report:
-        return Report(consuming=True)
+        return Report(consuming=True, status={"stands_still": self.still})
 
     @report.setter
     def report(self, value: Report) -> None: ...
 
 
-async def test_child_that_says_nothing_any_more_is_killed_and_followed(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("brokerjobs.supervisor.supervisor.SILENCE", 0.02)
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "LOOK", 0.02)
+    monkeypatch.setattr(standstill, "PATIENCE", 0.04)
+
+
+def said_of(child: FakeChild, lines: Sequence[Any]) -> list[str]:
+    return [str(line["event"]) for line in lines if line.get("pid") == child.pid]
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_child_that_says_nothing_any_more_is_killed_and_followed(nursery: Nursery) -> None:
     supervisor = nursery.supervisor(2)
     with capture_logs() as lines:
         async with running(supervisor):
@@ -501,8 +512,59 @@ async def test_child_that_says_nothing_any_more_is_killed_and_followed(
             other.say()
             await nursery.child(2)
             assert (frozen.told, other.told) == (["kill"], [])
-    silent = [line["event"] for line in lines if line.get("pid") == frozen.pid]
-    assert silent == ["child started", "child consuming", "child silent", "child killed", "child ended"]
+    assert said_of(frozen, lines) == [
+        "child started",
+        "child consuming",
+        "child silent",
+        "child killed",
+        "child ended",
+    ]
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_child_that_is_frozen_before_it_says_anything_is_killed_too(nursery: Nursery) -> None:
+    with capture_logs() as lines:
+        async with running(nursery.supervisor()):
+            frozen = await nursery.child(0)
+            await nursery.child(1)
+    assert said_of(frozen, lines) == ["child started", "child silent", "child killed", "child ended"]
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_child_that_tells_of_an_event_loop_that_stands_still_is_killed_and_followed(
+    nursery: Nursery,
+) -> None:
+    with capture_logs() as lines:
+        async with running(nursery.supervisor(2)):
+            blocked, slow = await nursery.consuming(0), await nursery.child(1)
+            blocked.__class__ = slow.__class__ = Talkative
+            blocked.still, slow.still = 0.04, 0.039  # type: ignore[attr-defined]
+            slow.say()
+            await nursery.child(2)
+            assert (blocked.told, slow.told) == (["kill"], [])
+    assert said_of(blocked, lines) == ["child started", "child consuming", "child killed", "child ended"]
+    (why,) = [line["hint"] for line in lines if line["event"] == "child killed" and line["pid"] == 0]
+    assert why == "its event loop has stood still for 0 s: a job blocks it"
+
+
+async def test_parent_waits_for_longer_than_it_takes_to_notice_a_child_that_stands_still(
+    nursery: Nursery,
+) -> None:
+    """Or whoever watches the parent would end it, and all of its children, for one."""
+    supervisor = nursery.supervisor(2)
+    assert not supervisor.health().begun
+    async with running(supervisor):
+        await nursery.child(0)
+        await settled()
+        assert not supervisor.health().begun
+        (await nursery.consuming(0)).say(status={"stands_still": standstill.PATIENCE})
+        await nursery.child(1)
+        assert supervisor.health().begun
+
+        nursery.now += standstill.LOOK
+        assert supervisor.health().stuck == []
+        nursery.now += KILL_PATIENCE + 1
+        assert supervisor.health().stuck == ["process 0: its event loop has stood still for 191 s"]
 
 
 async def test_second_signal_kills_at_once(nursery: Nursery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from brokerjobs.cli.exits import CONFIGURATION, DRAIN_TIMEOUT, INTERRUPTED
-from brokerjobs.health import WorkerHealth
+from brokerjobs.health import STILL, WorkerHealth
 from brokerjobs.settings import Settings
 from brokerjobs.supervisor.child import GRACE
 from brokerjobs.systemd import Systemd
-from brokerjobs.vitals import STILL, Vitals
+from brokerjobs.vitals import Vitals
+from brokerjobs.worker import START_TIMEOUT
 from tests.pages import ROOT
 from tests.unit.test_health import PAUSED, WELL
 
@@ -32,6 +34,7 @@ class Unit:
         self.link = link
         self.link.setblocking(False)
         self.now = 1000.0
+        self.is_fed = False
         self.health = WorkerHealth("rabbit:5672")
         self.vitals = Vitals(lambda: self.health, "1.2.3", lambda: self.now)
         self.environ = {
@@ -40,12 +43,14 @@ class Unit:
             "WATCHDOG_PID": str(os.getpid()),
             "A": "B",
         }
-        self.systemd = Systemd(self.vitals, 35.0, self.environ, lambda: self.now)
+        self.systemd = Systemd(self.vitals, 35.0, self.environ)
 
     def hear(self) -> list[str]:
-        """All that was said since it was last asked."""
+        """All that was said since it was last asked, beside food for the watchdog."""
         self.systemd.tell()
-        return self.heard()
+        said = self.heard()
+        self.is_fed = "WATCHDOG=1" in said
+        return [line for line in said if line != "WATCHDOG=1"]
 
     def heard(self) -> list[str]:
         said = []
@@ -85,20 +90,41 @@ def test_life_of_a_worker(unit: Unit) -> None:
     assert unit.hear() == []
 
 
-def test_watchdog_is_fed_at_half_its_time_and_only_while_live(unit: Unit) -> None:
+def test_a_worker_is_started_though_an_alarm_keeps_it_from_being_ready(unit: Unit) -> None:
+    """Or systemd would end it for a start that takes too long, again and again while the alarm lasts."""
+    unit.health = replace(WELL, blocked=True)
+    assert unit.hear() == [
+        "READY=1",
+        "STATUS=not ready: RabbitMQ at rabbit:5672 blocks publishers: a memory or disk alarm",
+    ]
+
+
+def test_a_worker_that_has_not_begun_is_not_started(unit: Unit) -> None:
+    for health in (
+        replace(unit.health, trouble="connection refused"),
+        replace(WELL, begun=False),
+        replace(WELL, draining=True),
+    ):
+        unit.health = health
+        assert "READY=1" not in unit.hear()
+
+
+def test_watchdog_is_fed_each_time_while_it_is_live(unit: Unit) -> None:
+    """So that a loop that stops has all of that time."""
     unit.health = WELL
     unit.hear()
-    fed = []
-    for _ in range(32):
+    for _ in range(3):
         unit.now += 1
         unit.vitals.beat()
-        fed += [unit.now - 1000] if "WATCHDOG=1" in unit.hear() else []
-    assert fed == [15, 30]
+        assert unit.hear() == []
+        assert unit.is_fed
 
-    unit.now += 15 + STILL
-    assert "WATCHDOG=1" not in unit.hear()
+    unit.now += 1 + STILL
+    unit.hear()
+    assert not unit.is_fed
     unit.vitals.beat()
-    assert unit.hear() == ["STATUS=consuming emails", "WATCHDOG=1"]
+    assert unit.hear() == ["STATUS=consuming emails"]
+    assert unit.is_fed
 
 
 def test_end_is_told_even_if_it_came_too_fast_to_be_seen(unit: Unit) -> None:
@@ -158,16 +184,32 @@ def test_the_unit_fits_the_worker() -> None:
 
     assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
     assert float(service["TimeoutStopSec"]) == Settings().drain_timeout + GRACE
-    assert float(service["WatchdogSec"]) / 2 > STILL
+    assert float(service["WatchdogSec"]) > STILL
+    assert float(service["TimeoutStartSec"]) > 2 * START_TIMEOUT  # imports and start-up hooks come before
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", str(CONFIGURATION))
     assert service["SuccessExitStatus"] == f"{DRAIN_TIMEOUT} {INTERRUPTED}"
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+def test_each_instance_of_the_example_has_a_port_of_its_own() -> None:
+    """A port that is taken ends a worker with 78, and systemd does not start it again."""
+    text = (ROOT / "docker" / "systemd" / "brokerjobs@.service").read_text()
+    ports = dict(re.findall(r"echo BROKERJOBS_METRICS_PORT=(\d+) > /etc/brokerjobs/(\w+)\.env", text))
+    (started,) = re.findall(r"enable --now (.*)", text)
+    assert sorted(ports.values()) == sorted(re.findall(r"brokerjobs@(\w+)", started))
+    assert len(ports) == len(set(ports.values())) > 1
+    assert str(Settings().metrics_port) in ports
+
+
+@pytest.mark.parametrize("with_credentials", [False, True])
+def test_systemd_understands_the_unit(tmp_path: Path, *, with_credentials: bool) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:  # not everywhere; then the test before has to do
         return
     text = (ROOT / "docker" / "systemd" / "brokerjobs@.service").read_text()
+    if with_credentials:
+        for line in "LoadCredential=url:/etc/brokerjobs/url\n", "Environment=BROKERJOBS_URL_FILE=%d/url\n":
+            assert f"#{line}" in text  # which alone expands %d: the files of settings do not
+            text = text.replace(f"#{line}", line)
     path = tmp_path / "brokerjobs@.service"
     path.write_text(text.replace("/srv/brokerjobs/.venv/bin/brokerjobs", sys.executable))
     instance = tmp_path / "brokerjobs@emails.service"
