@@ -134,7 +134,7 @@ class Metrics:
         )
         self.connected = self._level(
             "broker_connected",
-            "1 while connected to RabbitMQ; for a publisher also while nothing was to be published.",
+            "1 while connected to RabbitMQ; a publisher also until it could not connect when it was to publish.",
             "min",
             "role",
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +14,10 @@ from aiormq.abc import AbstractChannel
 from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection, ConnectionLost
 from brokerjobs.amqp.outlet import Outlet, agrees_with_client
 from brokerjobs.connection_record import ConnectionRecord
+from brokerjobs.errors import BrokerJobsError
 from brokerjobs.settings import Settings
+
+REST = 5.0  # seconds, more or less by half, between two tries to connect that nobody waits for
 
 
 class TryAgain(Exception):
@@ -79,7 +84,8 @@ class Links:
     Args:
         settings: where to connect.
         role: the connection's name in the management page.
-        record: told of the connections.
+        record: told of the connections. Where it is told of one that could not be had, it is sought until it is had, or
+            nobody would know when it can be had again.
     """
 
     def __init__(self, settings: Settings, role: str, record: ConnectionRecord | None = None) -> None:
@@ -89,6 +95,7 @@ class Links:
         self._current: Link | None = None
         self._open: set[Link] = set()
         self._opening: asyncio.Task[Link] | None = None
+        self._seeking: asyncio.Task[None] | None = None
         self._guard: AsyncGenerator[None, None] | None = None
         self.closed = asyncio.Event()
 
@@ -151,10 +158,26 @@ class Links:
             connection = await Connection.open(self._settings, self._role)
         except Exception:
             record.lost()
+            if self._seeking is None:
+                self._seeking = asyncio.create_task(self._seek())
             raise
         record.opened()
         connection.alarm.follow(record.alarmed)
         return connection
+
+    async def _seek(self) -> None:
+        """Try to connect until that succeeds, whether or not anybody wants to publish."""
+        try:
+            while not self.closed.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REST * random.uniform(0.5, 1.5)):
+                        await self.closed.wait()
+                        return
+                with suppress(BrokerJobsError, TryAgain, *LOST, TimeoutError):
+                    await self.get()
+                    return
+        finally:
+            self._seeking = None
 
     def _opened(self, task: asyncio.Task[Link]) -> None:
         self._opening = None
@@ -195,9 +218,10 @@ class Links:
     async def close(self) -> None:
         """Close all for good, whatever is in flight."""
         self.closed.set()
-        if (opening := self._opening) is not None:
-            opening.cancel()
-            await asyncio.wait({opening}, timeout=CLOSE_TIMEOUT)
+        if going := {task for task in (self._opening, self._seeking) if task is not None}:
+            for task in going:
+                task.cancel()
+            await asyncio.wait(going, timeout=CLOSE_TIMEOUT)
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.aclose()

@@ -808,8 +808,12 @@ async def test_a_memory_alarm_ends_a_send_by_its_deadline_and_passes(
 
 
 async def test_a_broker_that_is_down_and_comes_back(
-    publishing: Callable[..., Publishing], own_node: PrivateNode
+    publishing: Callable[..., Publishing], own_node: PrivateNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("brokerjobs.amqp.links.REST", 0.2)
+    metrics = Metrics()
+    counted = Publisher(settings_module.load(url=own_node.url), record=ConnectionRecord(metrics, PUBLISHER))
+    other = Publication("jobs", "emails.welcome", Message(job="emails.welcome", routing_key="emails.welcome"))
     sender = publishing(own_node.url, publish_timeout=1.0)
     patient = publishing(own_node.url, publish_timeout=60.0)
     await sender.send("emails.welcome", id="before")
@@ -822,11 +826,16 @@ async def test_a_broker_that_is_down_and_comes_back(
     ):
         await sender.send("emails.welcome", id="during")
     assert time.monotonic() - began < 4
+    with pytest.raises(BrokerUnreachable):
+        await counted.publish(other, timeout=0.2)
+    assert metrics.connected.labels(PUBLISHER).value == 0
     waiting = asyncio.create_task(patient.send("emails.welcome", id="patient"))
 
     await asyncio.to_thread(own_node.start)
     await waiting
     await sender.send("emails.welcome", id="after")
+    await eventually_async(lambda: metrics.connected.labels(PUBLISHER).value == 1)  # though nothing was sent
+    await counted.close()
     assert Counter(ids(own_node.url)) == Counter(["before", "before-too", "patient", "after"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -11,7 +12,14 @@ import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 from pika.exceptions import ChannelClosedByBroker
 
-from brokerjobs import BrokerUnreachable, Message, PublishRefused, PublishUnknown, Unroutable
+from brokerjobs import (
+    BrokerUnreachable,
+    ConfigurationError,
+    Message,
+    PublishRefused,
+    PublishUnknown,
+    Unroutable,
+)
 from brokerjobs import settings as settings_module
 from brokerjobs.amqp.alarm import BLOCKED, Alarm
 from brokerjobs.amqp.connection import Connection
@@ -23,6 +31,7 @@ from brokerjobs.amqp.sending import Sending
 from brokerjobs.connection_record import ConnectionRecord
 from brokerjobs.metrics import CONSUMER, PUBLISHER, Metrics
 from brokerjobs.transport import Publication
+from tests.waiting import eventually_async
 
 LOST = ConnectionError("gone")
 UNREACHABLE = BrokerUnreachable("nobody answers")
@@ -137,28 +146,84 @@ def test_likewise_in_threads_unless_it_was_returned(returned: bool, fate: type[E
         sendings[0].answer(0)
 
 
-async def test_connections_that_are_wanted_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+async def counted(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimpleNamespace]:
+    """Links whose tries to connect end as `outcomes` says, and what is counted of them."""
     metrics = Metrics()
     metrics.prepare_worker("1.2.3")
-    links = Links(
-        settings_module.load(url="amqp://localhost"), "publisher", ConnectionRecord(metrics, PUBLISHER)
+    settings = settings_module.load(url="amqp://localhost")
+    own = SimpleNamespace(
+        metrics=metrics,
+        links=Links(settings, "publisher", ConnectionRecord(metrics, PUBLISHER)),
+        figures=lambda: (
+            metrics.connected.labels(PUBLISHER).value,
+            metrics.reconnects.labels(PUBLISHER).value,
+        ),
+        outcomes=[],
     )
-    connection = SimpleNamespace(alarm=Alarm())
-    outcomes: list[Any] = [UNREACHABLE, connection, connection, UNREACHABLE]
 
     async def open(*_: object) -> Any:
-        if isinstance(outcome := outcomes.pop(0), Exception):
+        if isinstance(outcome := own.outcomes.pop(0), Exception):
             raise outcome
         return outcome
 
     monkeypatch.setattr(Connection, "open", open)
-    seen = []
-    while outcomes:
-        with suppress(BrokerUnreachable):
-            await links._connect()
-        seen.append((metrics.connected.labels(PUBLISHER).value, metrics.reconnects.labels(PUBLISHER).value))
+    yield own
+    await own.links.close()
+    assert own.links._seeking is None
 
-    assert seen == [(0, 0), (1, 0), (1, 1), (0, 1)]
+
+class Open:
+    """A connection, as far as links ask it."""
+
+    def __init__(self) -> None:
+        self.alarm = Alarm()
+        self.is_closed = False
+        self.streams = None
+
+    async def channel(self, **_: object) -> Open:
+        return self
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_connections_that_are_wanted_are_counted(counted: SimpleNamespace) -> None:
+    connection = Open()
+    counted.outcomes[:] = [connection, connection, UNREACHABLE]
+    seen = []
+    while counted.outcomes:
+        with suppress(BrokerUnreachable):
+            await counted.links._connect()
+        seen.append(counted.figures())
+
+    assert seen == [(1, 0), (1, 1), (0, 1)]
     connection.alarm.tap(METHOD, BLOCKED, 0, 4)
-    assert metrics.blocked.labels(PUBLISHER).value > 0
-    assert metrics.blocked.labels(CONSUMER).value == 0
+    assert counted.metrics.blocked.labels(PUBLISHER).value > 0
+    assert counted.metrics.blocked.labels(CONSUMER).value == 0
+
+
+async def test_a_connection_that_could_not_be_had_is_sought_though_nobody_publishes(
+    counted: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who published has given up: nobody else would find out that it can be had again, and an alert would stay."""
+    monkeypatch.setattr("brokerjobs.amqp.links.REST", 0.001)
+    counted.outcomes[:] = [UNREACHABLE, UNREACHABLE, ConfigurationError("wrong password"), Open()]
+
+    with pytest.raises(BrokerUnreachable):
+        await counted.links.get()
+    assert counted.figures() == (0, 0)
+
+    await eventually_async(lambda: counted.figures() == (1, 0))
+    assert not counted.outcomes
+    assert counted.links.current is not None
+
+
+async def test_nothing_is_sought_any_more_when_it_is_closed(counted: SimpleNamespace) -> None:
+    counted.outcomes[:] = [UNREACHABLE]
+    with pytest.raises(BrokerUnreachable):
+        await counted.links.get()
+
+    await asyncio.wait_for(counted.links.close(), 1)
+
+    assert counted.links._seeking is None
