@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from sys import modules
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from brokerjobs.failure import Failure
 from brokerjobs.gate import BROKER, ON_PURPOSE, Gate
 from brokerjobs.health import QueueHealth
 from brokerjobs.logs import log
-from brokerjobs.message import Message, salvage
+from brokerjobs.message import Message, salvage, timestamp_of
 from brokerjobs.metrics import OTHER, Metrics
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, word
 from brokerjobs.records import Records
@@ -387,9 +388,11 @@ class Lane:
 
     async def _count(self, run: Run) -> bool:
         """Replace what came back by a copy that says so; False where that cannot be published: no reason to hold it."""
+        # What came without a time comes again without one: it is part of what a message is recognised by.
+        message = replace(run.message, timestamp=timestamp_of(run.delivery.properties))
         with self._tally.counting():
             try:
-                await self._settlement.follow_up(run.message, COUNTED, self.queue)
+                await self._settlement.follow_up(message, COUNTED, self.queue)
             except BrokerJobsError:
                 return not run.delivery.is_live  # then the broker delivers it again
             self._records.received(self._label(run.message))
@@ -398,6 +401,7 @@ class Lane:
                 ConnectionLost
             ):  # the copy is recognised by what it is, so nothing is remembered here
                 await self._settlement.settle(run.delivery, FOLLOWED_UP)
+                await asyncio.sleep(0)  # noqa: TID251  (it is written at the end of this turn)
             return True
 
     def _begin(self, delivery: Delivery, message: Message, known: Identity | None = None) -> Run:
@@ -483,6 +487,6 @@ def _read(delivery: Delivery) -> tuple[Message, Identity | None]:
 def _sent_at(run: Run) -> float:
     """When the message was first published; 0 where its publisher does not tell."""
     message = run.message
-    if message.published_at != message.timestamp or run.delivery.properties.get("timestamp") is not None:
+    if message.published_at != message.timestamp or timestamp_of(run.delivery.properties):
         return message.published_at
     return 0.0

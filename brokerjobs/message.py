@@ -94,7 +94,7 @@ class Message:
         body: JSON, or any bytes for a raw job.
         id: the job id, the same over all attempts (AMQP `message_id`); minted where absent.
         priority: 0 to 9, higher first.
-        timestamp: when it was published, whole seconds since the epoch.
+        timestamp: when it was published, whole seconds since the epoch; 0 writes none.
         user_id: the RabbitMQ user who published it, if it says so: RabbitMQ has verified that.
         copied_from: of a copy that is not yet published, who published the original, likewise.
         attempt: 1-based number of this run.
@@ -181,7 +181,7 @@ class Message:
             "correlation_id": self.correlation_id,
             "reply_to": self.reply_to,
             "message_id": self.id,
-            "timestamp": self.timestamp,
+            "timestamp": self.timestamp or None,
             "type": self.job,
             "app_id": self.app_id,
             "user_id": self.user_id or None,
@@ -233,7 +233,7 @@ def salvage(properties: Mapping[str, Any], body: bytes, *, routing_key: str, def
         priority=_priority(properties.get("priority")),
         content_type=_short(properties.get("content_type")) or None,
         content_encoding=_short(properties.get("content_encoding")) or None,
-        timestamp=_timestamp(properties.get("timestamp")) or int(time.time()),
+        timestamp=timestamp_of(properties) or int(time.time()),
         correlation_id=_short(properties.get("correlation_id")) or None,
         reply_to=_short(properties.get("reply_to")) or None,
         app_id=_short(properties.get("app_id")) or None,
@@ -333,9 +333,9 @@ def _number(value: Any) -> int:
     return min(max(0, number), LATEST)
 
 
-def _timestamp(value: Any) -> int:
-    """Seconds since the epoch; 0 when it is no time."""
-    number = _number(value)
+def timestamp_of(properties: Mapping[str, Any]) -> int:
+    """When they say that the message was published, seconds since the epoch; 0 when they do not."""
+    number = _number(properties.get("timestamp"))
     if number >= 2**32:  # beyond the year 2106: a client that sends milliseconds
         number //= 1000
     return number if number < 2**32 else 0

@@ -13,7 +13,7 @@ from brokerjobs.amqp.connection import LOST, ConnectionLost, deadline
 from brokerjobs.amqp.frames import read_deliver, read_route
 from brokerjobs.amqp.properties import read_content_header
 from brokerjobs.amqp.wire import from_pamqp, from_wire
-from brokerjobs.message import PROBLEMS, Message, decode
+from brokerjobs.message import PROBLEMS, Message, decode, timestamp_of
 
 STEP_TIMEOUT = 15.0  # seconds
 
@@ -134,7 +134,7 @@ def read_whole(arrival: Arrival | Delivery) -> tuple[Message, object]:
     """What `Delivery.read` gives, from all properties."""
     properties = arrival.properties
     message = decode(properties, arrival.body, routing_key=arrival.routing_key)
-    return message, (properties.get("timestamp") or 0) if properties.get("message_id") else None
+    return message, timestamp_of(properties) if properties.get("message_id") else None
 
 
 class Settling(Protocol):

@@ -1123,6 +1123,34 @@ async def test_counted_message_waits_for_those_that_came_back_with_it(threads: T
     assert noting.journal == ["confirmed", "ack", "ack"]
 
 
+async def test_counted_message_waits_until_their_answers_are_written(threads: Threads) -> None:
+    """They leave at the end of a turn of the event loop, and it may come in the same turn."""
+    noting = Bench(threads, publisher=SlowPublisher)
+    publisher = noting.publisher
+    assert isinstance(publisher, SlowPublisher)
+
+    @noting.consumer.job()
+    async def deadly() -> None:
+        noting.journal.append("ran")
+
+    original = noting.deliver("quick", redelivered=True)
+    acknowledge = original.ack
+
+    async def ack() -> None:
+        await acknowledge()
+        asyncio.get_running_loop().call_soon(noting.journal.append, "written")
+
+    original.ack = ack  # type: ignore[method-assign]
+    noting.start_all()
+    await asyncio.wait_for(publisher.asked.wait(), AMPLE)
+    publisher.confirm.set()
+    noting.deliver("deadly", message_id="8", headers={"brokerjobs-redeliveries": 1})
+    noting.start_all()
+    await noting.finish()
+
+    assert noting.journal == ["confirmed", "ack", "written", "ran", "ack"]
+
+
 async def test_message_that_was_given_back_here_is_not_counted_for_that(noting: Bench) -> None:
     @noting.consumer.job()
     async def hesitant() -> None:
@@ -1179,6 +1207,35 @@ async def test_original_and_the_copy_that_counts_it_run_once(noting: Bench, seco
     assert noting.started == ["emails 0"]
     assert (first.is_settled, twin.is_settled) == (True, True)
     assert noting.journal == ["ack", "ack"]
+
+
+@pytest.mark.parametrize(
+    "time", [{}, {"timestamp": 1_700_000_000}, {"timestamp": 1_700_000_000_123}], ids=["none", "s", "ms"]
+)
+async def test_original_and_its_copy_are_the_same_to_another_worker(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch, time: dict[str, Any]
+) -> None:
+    """Whatever else the publisher has left out."""
+    died, other = Bench(threads), Bench(threads)
+    died.deliver("stay", redelivered=True, **time)
+    died.start_all()
+    await died.finish()
+    (copy,) = died.publisher.published
+
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
+    other.deliver("stay", **copy.message.properties())
+    other.start_all()
+    await eventually_async(lambda: other.started == ["emails 0"])
+    original = other.deliver("stay", redelivered=True, **time)
+    other.start_all()
+    other.go_on.set()
+    await eventually_async(lambda: other.lane.has_waiting or other.lane.is_idle)
+    other.start_all()
+    await eventually_async(lambda: other.lane.is_idle)
+
+    assert other.started == ["emails 0"]
+    assert original.is_settled
+    assert other.journal == ["ack", "ack"]
 
 
 async def test_second_copy_of_a_run_that_ended_undone_runs(noting: Bench) -> None:
