@@ -83,6 +83,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line: errors are one line, exit codes are those of docs/cli.md."""
+    _replace_closed_streams()
     if "BROKERJOBS_NURSERY" in os.environ:
         _be_nursery()
     try:
@@ -110,6 +111,13 @@ def main() -> NoReturn:
         )  # or Python tries once more to write what is left, at its end
         fail(f"cannot write: {error.strerror}", 1)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _replace_closed_streams() -> None:
+    """Whoever started us may have closed some: `brokerjobs queues >&-`."""
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (to the end)
 
 
 def _be_nursery() -> None:

@@ -7,15 +7,20 @@ import os
 import signal
 import sys
 import termios
+import threading
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Protocol
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from brokerjobs.cli.output import lapse, print_json
 from brokerjobs.cli.picture import Picture, as_json, lines
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live as Canvas
 
 TICK = 1.0  # seconds between drawings while nothing new comes
 
@@ -85,30 +90,57 @@ class Live:
         self._picture: Picture | None = None
         self._why, self._again_at = "", 0.0
         self._held = False
-        self._redraw: Callable[[], None] = lambda: None
+        self._canvas: Canvas | None = None
+        self._terminal = ExitStack()
 
     @contextmanager
     def open(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Take the terminal, and give it back as it was.
+        """Take the terminal, and give it back as it was; meanwhile too, while Ctrl-Z stops the process.
 
         Args:
             leave: called when a person wants to.
         """
+        self._leave = leave
+        loop = asyncio.get_running_loop()
+        handlers = {signal.SIGWINCH: self._redraw}
+        if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:  # as who could not say `fg` has it
+            handlers[signal.SIGTSTP] = self._stop
+        ticking = asyncio.ensure_future(self._tick())
+        try:
+            self._take()
+            for number, handler in handlers.items():
+                loop.add_signal_handler(number, handler)
+            yield
+        finally:
+            ticking.cancel()
+            for number in handlers:
+                loop.remove_signal_handler(number)
+            self._give_back()
+
+    def _take(self) -> None:
         from rich.console import Console
         from rich.live import Live as Canvas
 
-        console, loop = Console(highlight=False), asyncio.get_running_loop()
-        self._leave = leave
-        with _keys(self._press), Canvas(console=console, screen=True, auto_refresh=False) as canvas:
-            self._redraw = lambda: self._draw(console, canvas.update)
-            loop.add_signal_handler(signal.SIGWINCH, self._redraw)
-            ticking = asyncio.ensure_future(self._tick())
-            try:
-                yield
-            finally:
-                ticking.cancel()
-                loop.remove_signal_handler(signal.SIGWINCH)
-                self._redraw = lambda: None
+        with ExitStack() as taken:
+            taken.enter_context(_keys(self._press))
+            canvas = Canvas(console=Console(highlight=False), screen=True, auto_refresh=False)
+            self._canvas = taken.enter_context(canvas)
+            self._terminal = taken.pop_all()
+        self._redraw()
+
+    def _give_back(self) -> None:
+        self._canvas = None
+        with suppress(OSError):  # the terminal is gone
+            self._terminal.close()
+
+    def _stop(self) -> None:
+        """Until `fg`."""
+        loop = asyncio.get_running_loop()
+        self._give_back()
+        loop.remove_signal_handler(signal.SIGTSTP)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)  # this very thread: it stops here
+        loop.add_signal_handler(signal.SIGTSTP, self._stop)
+        self._take()
 
     def show(self, picture: Picture) -> None:
         self._why = ""
@@ -133,21 +165,23 @@ class Live:
                 self._held = not self._held
                 self._redraw()
 
-    def _draw(self, console: object, update: Callable[..., None]) -> None:
-        from rich.console import Console
-        from rich.text import Text
+    def _redraw(self) -> None:
+        if self._canvas is None:
+            return
+        try:
+            self._canvas.update(self._drawn(self._canvas.console), refresh=True)
+        except OSError:  # the terminal is gone
+            self._leave()
 
+    def _drawn(self, console: Console) -> RenderableType:
         from brokerjobs.cli.drawing import draw
 
-        assert isinstance(console, Console)
         if self._picture is None:
-            update(Text("looking…"), refresh=True)
-            return
+            return "looking…"
         head = "held: p goes on   q quits" if self._held else f"{self._head}   q quits   p holds"
         left = self._again_at - asyncio.get_running_loop().time()
         alarm = f"not of now; next try in {lapse(max(0.0, round(left)))}: {self._why}" if self._why else ""
-        picture = draw(self._picture, width=console.width, height=console.height, head=head, alarm=alarm)
-        update(picture, refresh=True)
+        return draw(self._picture, width=console.width, height=console.height, head=head, alarm=alarm)
 
 
 @contextmanager

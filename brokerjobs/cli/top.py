@@ -95,8 +95,9 @@ class Top:
             if not told.done():
                 told.set_result(number)
 
-        for number in signal.SIGTERM, signal.SIGHUP:
-            loop.add_signal_handler(number, leave, number)
+        for number in signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                loop.add_signal_handler(number, leave, number)
         watching = asyncio.ensure_future(self._watch(screen))
         either: set[asyncio.Future[Any]] = {watching, told}
         try:

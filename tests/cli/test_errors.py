@@ -148,6 +148,12 @@ def test_full_disk_is_one_clear_line(offline: Shell) -> None:
     assert done.stderr == "brokerjobs: cannot write: No space left on device\n"
 
 
+def test_closed_standard_streams_are_no_error(offline: Shell) -> None:
+    offline.write("consumers/emails.py", EMAILS)
+    done = sh(offline, "brokerjobs jobs <&- >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_terminal_gets_a_table(offline: Shell) -> None:
     offline.write("consumers/emails.py", EMAILS)
     ours, theirs = pty.openpty()

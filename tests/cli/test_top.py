@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import termios
+from collections.abc import Iterator
 
 import pytest
 
@@ -55,7 +56,7 @@ class Terminal:
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
-            start_new_session=True,
+            process_group=0,  # in this session: who has nobody to continue them, Linux does not let stop
         )
         os.set_blocking(self._master, False)
         self.written = ""
@@ -84,6 +85,11 @@ class Terminal:
         shows_cursor = self.written.rfind("\x1b[?25h") > self.written.rfind("\x1b[?25l")
         left_screen = self.written.rfind("\x1b[?1049l") > self.written.rfind("\x1b[?1049h") >= 0
         return shows_cursor and left_screen and termios.tcgetattr(self._slave) == self.before
+
+    @property
+    def is_stopped(self) -> bool:
+        pid, status = os.waitpid(self.process.pid, os.WNOHANG | os.WUNTRACED)
+        return bool(pid) and os.WIFSTOPPED(status)
 
     def close(self) -> None:
         self.process.kill()
@@ -117,20 +123,41 @@ def test_top_shows_queues_workers_jobs_and_failures(shell: Shell) -> None:
     assert last["workers"][0]["running"][0]["job"] == "emails.welcome"
     assert last["failures"][0]["outcome"] == "dead"
 
-    for key, code in ("q", 0), ("", 130):
-        terminal = Terminal(shell, "top", "--interval", "500ms")
-        try:
-            terminal.until("emails.welcome")
-            terminal.press("p")
-            terminal.until("held")
-            terminal.resize(120, 30)
-            terminal.press("p")
-            terminal.until("fail/s")  # which a wide one has room for
-            terminal.press(key) if key else terminal.process.send_signal(signal.SIGINT)
-            assert terminal.process.wait(timeout=PATIENCE) == code
-            assert terminal.is_as_it_was
-        finally:
-            terminal.close()
+
+@pytest.fixture
+def terminals(shell: Shell) -> Iterator[list[Terminal]]:
+    """Three that watch an empty namespace."""
+    assert shell.run("topology", "apply").code == 0
+    opened = [Terminal(shell, "top", "--interval", "500ms") for _ in range(3)]
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def test_top_always_leaves_the_terminal_as_it_was(terminals: list[Terminal]) -> None:
+    for terminal in terminals:
+        terminal.until("none lately")
+    first, second, third = terminals
+    first.press("p")
+    first.until("held")
+    first.resize(120, 30)
+    first.press("p")
+    first.until("fail/s")  # which a wide one has room for
+
+    second.process.send_signal(signal.SIGTSTP)
+    eventually(lambda: second.is_stopped, timeout=PATIENCE, what="stop")
+    assert second.is_as_it_was
+    second.written = ""
+    second.process.send_signal(signal.SIGCONT)
+    second.until("none lately")
+    second.press("p")
+    second.until("held")
+
+    first.press("q")
+    second.process.send_signal(signal.SIGINT)
+    third.process.send_signal(signal.SIGTERM)
+    assert [terminal.process.wait(timeout=PATIENCE) for terminal in terminals] == [0, 130, 130]
+    assert all(terminal.is_as_it_was for terminal in terminals)
 
 
 def test_top_that_cannot_be_is_one_line(shell: Shell) -> None:
