@@ -288,8 +288,9 @@ class Worker:
                 for lane in self._lanes:
                     capabilities = session.connection.capabilities
                     long_jobs.check(lane.consumer, self._settings, capabilities, self._prefetch(lane))
-            if not self._was_connected:  # at first, all of it must be right
-                await provision.ensure(session.connection, self._consumers, self._settings)
+            # At first, all of it must be right; later each lane sees to its own queue.
+            named = [] if self._was_connected else self._consumers
+            await provision.ensure(session.connection, named, self._settings)
             await self._remote.begin(session)
             if self._strict:
                 self._order = self._order_of(session)

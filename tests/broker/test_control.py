@@ -12,6 +12,7 @@ from brokerjobs import Consumer, Retry, chores, control, current_job
 from brokerjobs.client import Client
 from brokerjobs.dead_letters import DeadLetters, Filter
 from brokerjobs.settings import Settings
+from brokerjobs.topology import Names
 from tests import amqp
 from tests.conftest import StartWorker
 from tests.waiting import eventually_async
@@ -74,6 +75,21 @@ async def test_lost_command_is_made_up_for_by_the_mark(
     with amqp.channel(url) as channel:
         channel.queue_delete("emails.paused")
     await eventually_async(lambda: not worker._lanes[0].gate.is_paused)
+
+
+async def test_workers_are_heard_again_after_rabbitmq_has_come_back_empty(
+    start_worker: StartWorker, settings: Settings, url: str
+) -> None:
+    worker = await start_worker(Consumer("emails"))
+    before, names = worker._session, Names()
+    assert before is not None
+    with amqp.channel(url) as channel:
+        for exchange in names.ready, names.control:
+            channel.exchange_delete(exchange)
+    await before.connection.close()
+
+    await eventually_async(lambda: worker._session not in (None, before))
+    assert [state.queues for state in await control.workers(settings, wait=SOON)] == [("emails",)]
 
 
 async def test_cancelled_jobs_do_not_run_wherever_they_are(
