@@ -124,6 +124,10 @@ class _Instrument(Collector, Generic[SeriesT]):
             series = self._series[values] = self._new()
         return series
 
+    def forget(self, *values: str) -> None:
+        """Tell the series of these values no more, until it is made anew."""
+        self._series.pop(values, None)
+
     def _new(self) -> SeriesT:
         raise NotImplementedError
 

@@ -22,6 +22,7 @@ PUBLISH_OUTCOMES = ("confirmed", "refused", "unknown")
 CONSUMER, PUBLISHER = ROLES = ("consumer", "publisher")
 STATES = ("ready", "dead")
 EXCEPTIONS = 50  # that are told apart: an exception's class may be made at run time
+FAILURES = "brokerjobs_job_failures"
 
 _DURATION = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -32,12 +33,27 @@ _CONFIRM = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _ATTEMPTS = (1, 2, 3, 5, 8, 13, 21)
 
 
+class Exceptions:
+    """Names that failures are counted by: the first ones by themselves, all others as one."""
+
+    def __init__(self) -> None:
+        self._first: set[str] = set()
+
+    def named(self, name: str) -> str:
+        """What a failure of this name counts as; the same whenever it is asked."""
+        if name not in self._first:
+            if name == OTHER or len(self._first) >= EXCEPTIONS:
+                return OTHER
+            self._first.add(name)
+        return name
+
+
 class Metrics:
     """The instruments, on a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._exceptions: set[str] = set()
+        self.exception = Exceptions().named
         self._make_those_of_jobs()
         self._make_those_of_queues()
         self._make_those_of_the_process()
@@ -185,14 +201,6 @@ class Metrics:
         self._published[outcome].inc()
         if seconds is not None and outcome == "confirmed":
             self.publish_duration.observe(seconds)
-
-    def exception(self, name: str) -> str:
-        """As it is counted: the first ones by their names."""
-        if name not in self._exceptions:
-            if len(self._exceptions) >= EXCEPTIONS:
-                return OTHER
-            self._exceptions.add(name)
-        return name
 
     # -- how each is made: all that happens with jobs by one thread, the others by any
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-# A family: its name, type, description and merge, and its samples: name, labels and value of each.
-Sample = tuple[str, Sequence[Sequence[str]], float]
+from brokerjobs.metrics import FAILURES, Exceptions
+
+# A family: its name, type, description and merge, and its samples: name, labels and value of each, None when gone.
+Sample = tuple[str, Sequence[Sequence[str]], float | None]
 Family = tuple[str, str, str, str, Sequence[Sample]]
 Changes = Sequence[Family]
 
@@ -43,18 +45,19 @@ class Teller:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._told: _Samples = {}
+        self._told: dict[str, _Samples] = {}
 
     def changes(self) -> Changes:
         found = []
         for family in self._registry.collect():
-            samples = []
-            for sample in family.samples:
-                labels = tuple(sample.labels.items())
-                if self._told.get((sample.name, labels)) == sample.value or sample.name.endswith("_created"):
-                    continue
-                self._told[sample.name, labels] = sample.value
-                samples.append((sample.name, labels, sample.value))
+            told = self._told.get(family.name, {})
+            now = self._told[family.name] = {
+                (sample.name, tuple(sample.labels.items())): sample.value
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            }
+            samples: list[Sample] = [(*key, value) for key, value in now.items() if told.get(key) != value]
+            samples += [(*key, None) for key in told if key not in now]
             if samples:
                 merge = getattr(family, "merge", "sum")
                 found.append((family.name, family.type, family.documentation, merge, samples))
@@ -76,6 +79,7 @@ class Totals(Collector):
         self._families: dict[str, _About] = {}
         self._living: dict[Hashable, dict[str, _Samples]] = {}
         self._ended: dict[str, _Samples] = {}
+        self._exceptions = Exceptions()
 
     def take(self, source: Hashable, changes: Changes) -> None:
         """Note what a source tells."""
@@ -85,7 +89,11 @@ class Totals(Collector):
                 self._families[name] = _About(type_, documentation, _MERGES.get(merge, sum))
                 family = told.setdefault(name, {})
                 for sample, labels, value in samples:
-                    family[sample, tuple((label, text) for label, text in labels)] = value
+                    key = sample, tuple((label, text) for label, text in labels)
+                    if value is None:
+                        family.pop(key, None)
+                    else:
+                        family[key] = value
 
     def end(self, source: Hashable) -> None:
         """This source tells nothing any more: its counts stay."""
@@ -93,23 +101,36 @@ class Totals(Collector):
             for name, samples in self._living.pop(source, {}).items():
                 if self._families[name].type != "gauge":
                     both = (self._ended.get(name, {}), samples)
-                    self._ended[name] = _merged(both, self._families[name].merge)
+                    self._ended[name] = self._merged(name, both)
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             families = dict(self._families)
             merged = {
-                name: _merged(
-                    (family[name] for family in (self._ended, *self._living.values()) if name in family),
-                    about.merge,
+                name: self._merged(
+                    name, (family[name] for family in (self._ended, *self._living.values()) if name in family)
                 )
-                for name, about in families.items()
+                for name in families
             }
         for name, about in families.items():
             metric = Metric(name, about.documentation, about.type)
             for (sample, labels), value in merged[name].items():
                 metric.add_sample(sample, dict(labels), value)
             yield metric
+
+    def _merged(self, name: str, several: Iterable[_Samples]) -> _Samples:
+        values: dict[_Key, list[float]] = {}
+        for samples in several:
+            for key, value in samples.items():
+                values.setdefault(self._bounded(key) if name == FAILURES else key, []).append(value)
+        merge = self._families[name].merge
+        return {key: merge(found) for key, found in values.items()}
+
+    def _bounded(self, key: _Key) -> _Key:
+        """Each process tells the first exceptions by their names, and processes come and go."""
+        sample, labels = key
+        named = self._exceptions.named
+        return sample, tuple((label, named(text) if label == "exception" else text) for label, text in labels)
 
 
 def total(instrument: Collector) -> int:
@@ -122,11 +143,3 @@ def total(instrument: Collector) -> int:
             if not sample.name.endswith("_created")
         )
     )
-
-
-def _merged(several: Iterable[_Samples], merge: Callable[[Iterable[float]], float]) -> _Samples:
-    values: dict[_Key, list[float]] = {}
-    for samples in several:
-        for key, value in samples.items():
-            values.setdefault(key, []).append(value)
-    return {key: merge(found) for key, found in values.items()}

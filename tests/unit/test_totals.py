@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from brokerjobs.instruments import Level
-from brokerjobs.metrics import Metrics
+from brokerjobs.metrics import EXCEPTIONS, FAILURES, OTHER, Metrics
 from brokerjobs.supervisor.report import Report
 from brokerjobs.totals import Changes, Teller, Totals, total
 
 
-def told(changes: Changes) -> dict[str, float]:
+def told(changes: Changes) -> dict[str, float | None]:
     return {
         sample + "".join(f" {label}={text}" for label, text in labels): value
         for *_, samples in changes
@@ -147,6 +147,61 @@ def test_what_a_process_runs_is_the_earliest_of_all_or_nothing() -> None:
         totals.take(source, Teller(metrics.registry).changes())
 
     assert summed(totals)["brokerjobs_jobs_oldest_start_timestamp_seconds queue=emails"] == 0
+
+
+def test_what_a_process_tells_no_more_is_that_of_the_others() -> None:
+    totals, tellers = Totals(), {}
+    for source, ready in ("one", 5), ("two", 3):
+        (metrics := Metrics()).queue_messages.labels("emails", "ready").set(ready)
+        tellers[source] = metrics, Teller(metrics.registry)
+        totals.take(source, over_the_pipe(tellers[source][1].changes()))
+    ready_ones = "brokerjobs_queue_messages queue=emails state=ready"
+    assert summed(totals)[ready_ones] == 5
+
+    for source, left in ("one", {ready_ones: 3}), ("two", {}):
+        metrics, teller = tellers[source]
+        metrics.queue_messages.forget("emails", "ready")
+        changes = over_the_pipe(teller.changes())
+        assert told(changes) == {ready_ones: None}
+        totals.take(source, changes)
+        assert {name: value for name, value in summed(totals).items() if "messages" in name} == left
+        assert not told(teller.changes())
+
+    metrics.queue_messages.labels("emails", "ready").set(4)
+    totals.take("two", over_the_pipe(teller.changes()))
+    assert summed(totals)[ready_ones] == 4
+
+
+def failures(totals: Totals) -> dict[str, float]:
+    return {
+        sample.labels["exception"]: sample.value
+        for family in totals.collect()
+        if family.name == FAILURES
+        for sample in family.samples
+    }
+
+
+def test_exceptions_stay_few_over_all_processes_that_come_and_go() -> None:
+    """Each process tells the first ones by their names, and the next one may meet others."""
+    totals, per_process, before = Totals(), EXCEPTIONS - 10, {OTHER: 0.0}
+    for turn in range(4):
+        metrics = Metrics()
+        for number in range(per_process):
+            name = metrics.exception(f"app.Error{turn}x{number}")
+            metrics.failures.labels("emails", "emails.welcome", name).inc()
+        metrics.failures.labels("emails", "emails.welcome", metrics.exception("app.Error0x0")).inc()
+        totals.take(turn, over_the_pipe(Teller(metrics.registry).changes()))
+        if turn % 2:
+            totals.end(turn)
+
+        now = failures(totals)
+        assert sum(now.values()) == (turn + 1) * (per_process + 1)
+        assert all(now[name] >= value for name, value in before.items() if value)
+        before = now
+
+    assert len(before) == EXCEPTIONS + 1
+    assert before["app.Error0x0"] == 5
+    assert before[OTHER] == 4 * per_process - EXCEPTIONS
 
 
 @given(
