@@ -188,8 +188,11 @@ class Chores:
         return found is not None and found[1] > 0
 
     async def look_at_queues(self, session: Session, looks: QueueLooks) -> None:
-        """Ask RabbitMQ now and again for what metrics tell of the queues."""
-        await self._every(LOOK_INTERVAL, lambda: looks.look(session))
+        """Ask RabbitMQ now and again for what metrics tell of the queues, as long as it can be asked."""
+        try:
+            await self._every(LOOK_INTERVAL, lambda: looks.look(session))
+        finally:
+            looks.forget()
 
     async def mind_the_loop(self, lag: LoopLag) -> None:
         """Say when a job has held up the event loop, and with it heartbeats and all other jobs."""

@@ -127,7 +127,8 @@ def now() -> Iterator[AnyPanel]:
     )
     yield figure(
         "Oldest waiting",
-        "No ready job has been due for longer than this.",
+        "For how long the oldest ready job may have been due. One of a lower priority than those that start now, or "
+        "one that was given back, may be older.",
         units.Seconds,
         f"max(min by (queue) (brokerjobs_queue_oldest_age_seconds{{{QUEUE}}}))",
         ALWAYS,
@@ -185,7 +186,8 @@ def queues() -> Iterator[AnyPanel]:
     )
     yield lines(
         "Oldest waiting by queue",
-        "No ready job has been due for longer than this; 0 when none is ready.",
+        "For how long the oldest ready job may have been due; 0 when none is ready. One of a lower priority than "
+        "those that start now, or one that was given back, may be older.",
         units.Seconds,
         ALWAYS,
         (f"min by (queue) (brokerjobs_queue_oldest_age_seconds{{{QUEUE}}})", "{{queue}}"),

@@ -136,3 +136,32 @@ async def test_metrics_see_a_loop_that_was_held_up(burst: Burst, monkeypatch: py
     minding.cancel()
     await asyncio.wait({minding})
     assert not lag.is_expecting
+
+
+class Looks:
+    """How often it was looked, and whether what was seen is told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.tells = False
+
+    async def look(self, _: object) -> None:
+        self.count += 1
+        self.tells = True
+
+    def forget(self) -> None:
+        self.tells = False
+
+
+@pytest.mark.parametrize("is_stopping", [True, False], ids=["the worker stops", "the session has ended"])
+async def test_queues_are_told_of_only_as_long_as_they_can_be_asked(burst: Burst, is_stopping: bool) -> None:
+    looks: Any = Looks()
+    looking = asyncio.create_task(burst.chores.look_at_queues(Any, looks))  # type: ignore[arg-type]
+    await eventually_async(lambda: looks.count == 1)
+    assert looks.tells
+
+    burst.stopping.set() if is_stopping else looking.cancel()
+
+    await asyncio.wait({looking}, timeout=5)
+    assert looking.done()
+    assert not looks.tells

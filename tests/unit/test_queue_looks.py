@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from brokerjobs.amqp import declare
+from brokerjobs.amqp.connection import ConnectionLost
 from brokerjobs.errors import AccessRefused
 from brokerjobs.metrics import Metrics
 from brokerjobs.queue_looks import QueueLooks
@@ -52,6 +53,12 @@ class Scene:
         session: Any = self
         await self.looks.look(session)
 
+    async def look_in_vain(self) -> None:
+        self.found["shop.emails"] = ConnectionLost("gone")
+        session: Any = self
+        with pytest.raises(ConnectionLost):
+            await self.looks.look(session)
+
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(
             f"brokerjobs_queue_{name}", {"queue": "emails", **labels}
@@ -94,6 +101,35 @@ async def test_who_may_not_see_the_dead_letters_is_told_of_the_queue(scene: Scen
 
     assert scene.value("messages", state="ready") == 7
     assert scene.value("messages", state="dead") is None
+
+
+def told(scene: Scene) -> list[float | None]:
+    messages = [scene.value("messages", state=state) for state in ("ready", "dead")]
+    return [*messages, scene.value("consumers"), scene.value("oldest_age_seconds")]
+
+
+async def test_what_cannot_be_known_now_is_not_told(scene: Scene) -> None:
+    """Else a worker that was cut off would tell for hours how much there was."""
+    await scene.look(7, at=1000)
+    assert told(scene) == [7, 0, 1, 0]
+
+    scene.found["shop.emails.dead"] = AccessRefused("no")
+    with pytest.raises(AccessRefused):
+        await scene.look(8, at=1010)
+    assert told(scene) == [8, None, 1, 10]
+
+    await scene.look_in_vain()
+    assert told(scene) == [None] * 4
+
+
+async def test_what_was_known_of_a_queue_makes_its_age_more_exact_when_it_is_seen_again(scene: Scene) -> None:
+    await scene.look(0, at=1000)
+    scene.looks.forget()
+    assert told(scene) == [None] * 4
+
+    await scene.look(5, at=1060)
+
+    assert told(scene) == [5, 0, 1, 60]
 
 
 async def test_nothing_ready_has_no_age(scene: Scene) -> None:
