@@ -17,7 +17,6 @@ from brokerjobs.errors import BrokerJobsError
 from brokerjobs.gate import BROKER
 from brokerjobs.lane import STALE, Lane
 from brokerjobs.logs import log
-from brokerjobs.loop_lag import LoopLag
 from brokerjobs.queue_looks import QueueLooks
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Binding, Names
@@ -32,9 +31,7 @@ MARKS_INTERVAL = (
     300.0  # seconds between looks for marks; each that is not there is an error in RabbitMQ's log
 )
 LOOK_INTERVAL = 15.0  # seconds between looks at the queues, for metrics
-LAG_CHECK = 1.0  # seconds
 STALLED = "messages wait, and RabbitMQ delivers none"
-LAG = 1.0  # seconds that the event loop may be late
 SHORT_LIFE = 5.0  # seconds; a queue that is lost again so soon may be so the next time as well
 LONGEST_REST = 30.0  # seconds until it is consumed again
 
@@ -193,18 +190,6 @@ class Chores:
             await self._every(LOOK_INTERVAL, lambda: looks.look(session))
         finally:
             looks.forget()
-
-    async def mind_the_loop(self, lag: LoopLag) -> None:
-        """Say when a job has held up the event loop, and with it heartbeats and all other jobs."""
-        try:
-            while True:
-                lag.expect(LAG_CHECK)
-                await asyncio.sleep(LAG_CHECK)  # noqa: TID251  (it is the sleep that is measured)
-                if (late := lag.looked()) > LAG:
-                    log.warning("event loop blocked", seconds=round(late, 1),
-                                hint="an async job computes or waits without await: make it a plain def")  # fmt: skip
-        finally:
-            lag.stop()
 
     async def _every(self, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         """Do it now and again; a broker that does not answer now will be asked again."""

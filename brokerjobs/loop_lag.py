@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
 
+from brokerjobs.logs import log
+
+LOOK = 1.0  # seconds between two looks
+MOST = 1.0  # seconds that the loop may be late without a word
 KEPT = 15  # looks: one may come between two visits of Prometheus
+HINT = "an async job or hook computes or waits without await: make it a plain def"
 
 
 class LoopLag:
@@ -20,6 +26,17 @@ class LoopLag:
         self._clock = clock
         self._due = math.inf
         self._late: tuple[float, ...] = ()
+
+    async def mind(self) -> None:
+        """Look each second, until cancelled, and say when a job has held up heartbeats and all other jobs."""
+        try:
+            while True:
+                self.expect(LOOK)
+                await asyncio.sleep(LOOK)  # noqa: TID251  (it is the sleep that is measured)
+                if (late := self.looked()) > MOST:
+                    log.warning("event loop blocked", seconds=round(late, 1), hint=HINT)
+        finally:
+            self.stop()
 
     def expect(self, seconds: float) -> None:
         """The loop shall look again after so long."""

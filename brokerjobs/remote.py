@@ -7,8 +7,6 @@ read when a session begins; what is asked meanwhile comes over the control excha
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +23,7 @@ from brokerjobs.errors import AccessRefused, BrokerJobsError
 from brokerjobs.lane import Lane
 from brokerjobs.logs import log
 from brokerjobs.message import SHORT_LIMIT, Message
+from brokerjobs.process_name import process_name
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
@@ -148,15 +147,11 @@ class Remote:
         self._cancellations.add(command.body)
         for lane in self._lanes:
             for found in lane.cancel(str(command.body.get("id"))):
-                self._answer(command, {**found, "worker": self._name})
-
-    @property
-    def _name(self) -> str:
-        return f"{socket.gethostname()}:{os.getpid()}"
+                self._answer(command, {**found, "worker": process_name()})
 
     def _state(self) -> dict[str, Any]:
         return {
-            "worker": self._name,
+            "worker": process_name(),
             "queues": [lane.queue for lane in self._lanes],
             "since": self._since,
             "paused": {lane.queue: dict(lane.gate.pauses) for lane in self._lanes if lane.gate.is_paused},

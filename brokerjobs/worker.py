@@ -163,6 +163,7 @@ class Worker:
         self._looks = QueueLooks(self._names, self._lanes, self._metrics)
         self._remote = Remote(self._settings, self._lanes, self._publisher)
         started: list[tuple[Consumer, Executor]] = []
+        minding = asyncio.create_task(self._lag.mind())
         try:
             for consumer, executor in self._executors.items():
                 started.append((consumer, executor))
@@ -178,6 +179,8 @@ class Worker:
                     await self._call_hooks(consumer.shutdown, executor, "shut-down hook")
             await self._publisher.close()
             threads.close()
+            minding.cancel()
+            await asyncio.wait({minding})
 
     @property
     def _title(self) -> str:
@@ -412,7 +415,6 @@ class Worker:
                 group.create_task(chores.sweep_unrouted(session, needs.bindings, self._publisher))
             group.create_task(chores.watch(session))
             group.create_task(chores.follow_marks(lambda: self._remote.look_for_pauses(session)))
-            group.create_task(chores.mind_the_loop(self._lag))
             if self._settings.metrics_port is not None:
                 group.create_task(chores.look_at_queues(session, self._looks))
             for lane in self._lanes:

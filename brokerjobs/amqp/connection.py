@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +26,7 @@ from brokerjobs.amqp.taps import TappedStreams
 from brokerjobs.amqp.wire import url_for_client
 from brokerjobs.capabilities import Capabilities
 from brokerjobs.errors import AccessRefused, BrokerUnreachable, ConfigurationError
+from brokerjobs.process_name import process_name
 from brokerjobs.settings import Settings
 
 T = TypeVar("T")
@@ -152,7 +151,7 @@ class Connection:
 
 
 def connection_name(role: str) -> str:
-    return f"brokerjobs {role} on {socket.gethostname()} ({os.getpid()})"
+    return f"brokerjobs {role} on {process_name()}"
 
 
 class deadline:  # noqa: N801  (read as a verb, like asyncio.timeout)

@@ -11,8 +11,6 @@ The copy is always confirmed before the original is acked: a crash in between ma
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from brokerjobs.amqp.delivery import Delivery
 from brokerjobs.failure import Failure, cut
 from brokerjobs.message import HISTORY_LIMIT, Message
 from brokerjobs.outcome import DeadLettered, Outcome, Released, Retried, Succeeded
+from brokerjobs.process_name import process_name
 from brokerjobs.topology import Names
 from brokerjobs.transport import AsyncPublisher, Publication
 
@@ -126,7 +125,7 @@ def dead_letter(message: Message, outcome: DeadLettered, queue: str, names: Name
         "error": failure.text,
         "error-kind": failure.kind,
         "traceback": failure.traceback,
-        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "worker": process_name(),
     }
     crashes = message.crashes + (outcome.reason == "crashed")
     copy = message.copy(

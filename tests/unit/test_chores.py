@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ from brokerjobs import Breaker, chores
 from brokerjobs import settings as settings_module
 from brokerjobs.chores import Chores
 from brokerjobs.gate import BREAKER, Gate
-from brokerjobs.loop_lag import LoopLag
 from brokerjobs.metrics import Metrics
 from brokerjobs.worker_state import OPERATOR
 from tests.waiting import eventually_async
@@ -120,22 +118,6 @@ async def test_burst_waits_for_a_queue_that_rests_and_not_for_one_that_an_operat
     burst.emails.gate.pause(OPERATOR, "maintenance")
     burst.stopping.clear()
     assert await burst.rounds()
-
-
-async def test_metrics_see_a_loop_that_was_held_up(burst: Burst, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chores, "LAG_CHECK", 0.01)
-    lag = LoopLag()
-    minding = asyncio.create_task(burst.chores.mind_the_loop(lag))
-    await eventually_async(lambda: lag.is_expecting)
-
-    until = time.monotonic() + 0.3
-    while time.monotonic() < until:
-        """As a job that computes."""
-    await eventually_async(lambda: lag.read() > 0.2)
-
-    minding.cancel()
-    await asyncio.wait({minding})
-    assert not lag.is_expecting
 
 
 class Looks:

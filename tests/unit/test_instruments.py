@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+import asyncio
+import time
 
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from brokerjobs import loop_lag
 from brokerjobs.instruments import Lasting, Level, Stopwatch, Timings
 from brokerjobs.loop_lag import KEPT, LoopLag
+from tests.waiting import eventually_async
 
 
 class Clock:
@@ -126,3 +133,29 @@ def test_lag_is_forgotten_and_none_when_nobody_looks() -> None:
     lag.stop()
     clock.forward(60)
     assert lag.read() == 0
+
+
+async def test_a_loop_that_was_held_up_is_told_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_lag, "LOOK", 0.01)
+    monkeypatch.setattr(loop_lag, "MOST", 0.2)
+    lag = LoopLag()
+    with capture_logs() as lines:
+        minding = asyncio.create_task(lag.mind())
+        await eventually_async(lambda: lag.is_expecting)
+        hold_up(0.3)
+        assert lag.read() > 0.2
+        await eventually_async(lambda: bool(lines))
+        assert lag.read() > 0.2
+    (line,) = lines
+    assert (line["event"], line["seconds"]) == ("event loop blocked", pytest.approx(0.3, abs=0.2))
+
+    minding.cancel()
+    await asyncio.wait({minding})
+    assert not lag.is_expecting
+
+
+def hold_up(seconds: float) -> None:
+    """As a job that computes."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
