@@ -11,7 +11,7 @@ import click
 from brokerjobs.cli import exits
 from brokerjobs.cli.output import json_option, print_json
 from brokerjobs.durations import text
-from brokerjobs.node.state import State, running
+from brokerjobs.node.state import State, read, running
 
 NONE_RUNS = "no node runs; start one: brokerjobs broker start"
 
@@ -44,10 +44,15 @@ def start(rabbitmq: str | None, yes: bool, as_json: bool) -> None:
     from brokerjobs.node.broker import choose
     from brokerjobs.node.fetch import SUITES
 
-    began = time.monotonic()
+    began, last = time.monotonic(), read()
     state, started = detached.start(lambda: choose(rabbitmq, yes=yes, say=_say))
     if rabbitmq in SUITES and not state.version.startswith(f"{rabbitmq}."):
         _say(f"it is not RabbitMQ {rabbitmq}: for that, first `brokerjobs broker stop`")
+    if started and last is not None and last.folder != state.folder:
+        _say(
+            f"it has none of the jobs of RabbitMQ {last.version}, which ran last; they stay in {last.folder}: "
+            "for them, `brokerjobs broker stop`, and start that one by --rabbitmq"
+        )
     if os.environ.get("BROKERJOBS_URL"):
         _say("BROKERJOBS_URL is set: the other commands use that one instead")
     if as_json:

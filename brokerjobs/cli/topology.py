@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +19,7 @@ from brokerjobs.cli.exits import CONFIGURATION, DONE
 from brokerjobs.cli.options import consumers_option, namespace_option, url_option
 from brokerjobs.cli.output import json_option, print_json, print_table
 from brokerjobs.consumer import Consumer
+from brokerjobs.errors import ConfigurationError
 from brokerjobs.settings import Settings
 from brokerjobs.topology import Binding, Exchange, Names, Part, Queue, Topology
 
@@ -136,6 +138,8 @@ def permissions_(queues: tuple[str, ...], without_delays: bool, as_json: bool, *
 
 
 def _needs(chosen: Settings, queues: Sequence[str], rabbitmq: str) -> Topology:
+    if not re.match(r"\d+\.\d", rabbitmq):
+        raise ConfigurationError(f"--rabbitmq must be a version such as 3.10 or 4.3, not {rabbitmq!r}")
     capabilities = Capabilities.of({"product": "RabbitMQ", "version": rabbitmq})
     return provision.needs_of_all(discovery.find(chosen.consumers, queues), capabilities, chosen)
 

@@ -88,7 +88,9 @@ def test_columns_are_for_cut_and_awk(offline: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("3.9", "too old"), ("latest", "latest"), ("", "RabbitMQ")], ids=str
+    ("version", "said"),
+    [("3.9", "too old"), ("latest", "such as 3.10 or 4.3, not 'latest'"), ("9", "not '9'")],
+    ids=str,
 )
 def test_version_that_cannot_be_is_said(offline: Shell, version: str, said: str) -> None:
     prepare(offline)

@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from brokerjobs.node import state
+from brokerjobs.cli import broker
+from brokerjobs.node import detached, state
 from brokerjobs.node.locks import locked
 from brokerjobs.node.state import State
 
@@ -65,3 +68,18 @@ def test_without_a_home_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
     assert state.running_url() is None
+
+
+@pytest.mark.parametrize("before", ["3.10.8", "4.3.6", None])
+def test_start_of_another_rabbitmq_says_where_the_jobs_of_the_last_one_are(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if before:
+        state.write(replace(STATE, version=before, folder=f"/home/rabbitmq-{before}"))
+    now = replace(STATE, version="4.3.6", folder="/home/rabbitmq-4.3.6")
+    monkeypatch.setattr(detached, "start", lambda _: (now, True))
+
+    done = CliRunner().invoke(broker.command, ["start"])
+
+    assert done.exit_code == 0
+    assert ("they stay in /home/rabbitmq-3.10.8" in done.stderr) == (before == "3.10.8")
