@@ -22,7 +22,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from brokerjobs.amqp.connection import LOST, Connection, ConnectionLost, deadline, explain_channel_error
 from brokerjobs.amqp.wire import to_pamqp
-from brokerjobs.errors import TopologyMismatch
+from brokerjobs.errors import BrokerUnreachable, TopologyMismatch
 from brokerjobs.message import Message
 from brokerjobs.settings import Settings
 from brokerjobs.topology import MARK, REPLY, TO_WORKERS, Names
@@ -191,9 +191,16 @@ class Line:
     """An operator's line to all workers."""
 
     def __init__(
-        self, names: Names, channel: AbstractChannel, token: str, replies: asyncio.Queue[Body]
+        self,
+        connection: Connection,
+        settings: Settings,
+        channel: AbstractChannel,
+        token: str,
+        replies: asyncio.Queue[Body],
     ) -> None:
-        self._names = names
+        self._alarm = connection.alarm
+        self._settings = settings
+        self._names = Names(settings.namespace)
         self._channel = channel
         self._token = token
         self._replies = replies
@@ -208,6 +215,7 @@ class Line:
 
         Raises:
             ConnectionLost: it may have arrived.
+            BrokerUnreachable: it will arrive when RabbitMQ's alarm has passed, or not.
         """
         message = note(key, {**body, "reply": self._token})
         try:
@@ -220,6 +228,11 @@ class Line:
                     mandatory=must_arrive,
                 )
         except LOST as error:
+            if self._alarm.is_on:
+                raise BrokerUnreachable(
+                    f"RabbitMQ at {self._settings.address} blocks publishers, also of a command like this: "
+                    "a memory or disk alarm; free some there, and do it again"
+                ) from None
             raise ConnectionLost(str(error)) from None
 
     async def replies(self, wait: float) -> AsyncIterator[Body]:
@@ -244,7 +257,7 @@ async def line(connection: Connection, names: Names, settings: Settings) -> Asyn
 
     queue = f"{names.control}.{REPLY}-{token[:8]}"
     channel = await _consume_own(connection, names, settings, queue, f"{REPLY}.{token}", take)
-    yield Line(names, channel, token, replies)
+    yield Line(connection, settings, channel, token, replies)
 
 
 def read_body(raw: bytes) -> Body:

@@ -280,7 +280,10 @@ class Publisher:
 
     @property
     def _no_answer(self) -> str:
-        return f"RabbitMQ at {self._settings.address} did not answer in time"
+        where = f"RabbitMQ at {self._settings.address}"
+        if self.is_blocked:
+            return f"{where} blocks publishers: a memory or disk alarm"
+        return f"{where} did not answer in time"
 
     async def _send(self, link: Link, publication: Publication) -> None:
         """One try on the shared channel; on one of its own when that is closed while others use it too."""

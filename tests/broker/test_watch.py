@@ -127,7 +127,9 @@ async def test_watch_of_a_broker_that_goes_away_says_so(settings: Settings, url:
             await watch.look()
 
 
-async def test_watch_sees_queues_though_rabbitmq_blocks_publishers(own_node: PrivateNode) -> None:
+async def test_watch_sees_queues_though_rabbitmq_blocks_publishers(
+    own_node: PrivateNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That is when people look; workers cannot be asked then."""
     settings = Settings(url=SecretStr(own_node.url), consumers="nowhere")
     with amqp.channel(own_node.url) as channel:
@@ -143,6 +145,9 @@ async def test_watch_sees_queues_though_rabbitmq_blocks_publishers(own_node: Pri
             assert [(counts.queue, counts.ready) for counts in look.snapshot.queues] == [("emails", 1)]
             assert "blocks publishers" in look.missing
         assert time.monotonic() - began < AMPLE
+        monkeypatch.setattr("brokerjobs.amqp.control.STEP_TIMEOUT", 1.0)
+        with pytest.raises(BrokerUnreachable, match="blocks publishers"):
+            await control.workers(settings, wait=0.0)
         await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
         await eventually_async(lambda: not watch._asking.alarm.is_on)
         assert not (await watch.look()).missing.startswith("workers are not asked")
