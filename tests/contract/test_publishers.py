@@ -789,7 +789,7 @@ async def test_a_memory_alarm_ends_a_send_by_its_deadline_and_passes(
     try:
         counting = asyncio.create_task(counted.publish(other, timeout=60))
         began = time.monotonic()
-        sees_alarms = sender.kind == "blocking" or sender.client._settings.fast_lane
+        sees_alarms = sender.kind == "blocking" or sender.client.settings.fast_lane
         why = "alarm" if sees_alarms else "in time"
         with pytest.raises((PublishUnknown, BrokerUnreachable), match=why):
             await sender.send("emails.welcome", id="during")
