@@ -467,6 +467,44 @@ async def test_what_fails_in_tracing_is_said_once_and_harms_no_job(
     assert bench.journal == ["ack", "confirmed", "ack"]
 
 
+class Unusable(TracerProvider):
+    """Of an application whose set-up went wrong."""
+
+    def get_tracer(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("no exporter of that name")
+
+
+async def test_provider_that_cannot_be_used_is_said_once_and_jobs_run_untraced(
+    wire: Wire, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", Unusable(shutdown_on_exit=False))
+
+    with capture_logs() as lines:
+        client, bench = client_of(wire), Traced(threads)
+        for _ in range(2):
+            await asyncio.to_thread(client.send, "emails.welcome", check_queue=False)
+        await bench.run("quick")
+        await bench.run("fail", message_id="8")
+
+    assert [line["event"] for line in lines if "tracing" in line["event"]] == ["tracing failed"] * 2
+    assert [message.headers for message in wire.sent] == [{}, {}]
+    assert bench.journal == ["ack", "confirmed", "ack"]
+
+
+async def test_provider_that_the_environment_names_and_nobody_has_is_no_reason_to_end(
+    wire: Wire, threads: Threads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "misspelt")
+
+    client, bench = client_of(wire), Traced(threads)
+    await asyncio.to_thread(client.send, "emails.welcome", check_queue=False)
+    await bench.run("quick")
+
+    assert "Failed to load configured provider" in caplog.text
+    assert len(wire.sent) == 1
+    assert bench.journal == ["ack"]
+
+
 # -- log lines
 
 
