@@ -1,8 +1,13 @@
-"""What operators ask of running workers: pause and resume a queue, cancel a job, tell who runs what."""
+"""What operators ask of running workers: pause and resume a queue, cancel a job, tell who runs what.
+
+And what workers are told, so that their log has it: what was done with dead letters.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import getpass
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,10 +18,14 @@ from brokerjobs import worker_state
 from brokerjobs.amqp import control, declare, pauses
 from brokerjobs.amqp.connection import LOST, Connection
 from brokerjobs.amqp.control import Body, Line
-from brokerjobs.errors import BrokerUnreachable, UnknownQueue
+from brokerjobs.errors import BrokerUnreachable, TopologyMismatch, UnknownQueue
 from brokerjobs.settings import Settings
 from brokerjobs.topology import CANCEL, TO_WORKERS, Names, check_word
 from brokerjobs.worker_state import WorkerState
+
+TELL_TIMEOUT = (
+    3.0  # seconds; the work is done by then, and an alarm of RabbitMQ's may hold up what is published
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +50,7 @@ async def pause(settings: Settings, queue: str, why: str = "") -> None:
         AccessRefused, BrokerUnreachable, ConfigurationError: it may be paused or not; do it again.
     """
     names = Names(settings.namespace)
-    told = f"{why or 'no reason given'} ({getpass.getuser()} on {socket.gethostname()})"
+    told = f"{why or 'no reason given'} ({_operator()})"
     async with _line(settings) as (connection, line):
         if await declare.count(connection, names.queue(check_word(queue, "queue"))) is None:
             raise UnknownQueue(
@@ -90,6 +99,37 @@ async def workers(settings: Settings, *, wait: float) -> list[WorkerState]:
         await line.say(f"{TO_WORKERS}.ping", {})
         found = [state async for body in line.replies(wait) if (state := worker_state.read(body)) is not None]
     return sorted(found, key=lambda state: state.worker)
+
+
+async def tell_handled(settings: Settings, queue: str, done: str, count: int) -> None:
+    """Let the workers of a queue log what was done with its dead letters.
+
+    Args:
+        settings: where.
+        queue: as users say it.
+        done: `replayed` or `dropped`.
+        count: how many were.
+
+    Raises:
+        AccessRefused, BrokerUnreachable, ConfigurationError: they may not have heard of it.
+    """
+    told = {"queue": queue, "done": done, "count": count, "by": _operator()}
+    try:
+        async with asyncio.timeout(TELL_TIMEOUT), _line(settings) as (_, line):
+            await line.say(f"{TO_WORKERS}.handled", told)
+    except TopologyMismatch:
+        return  # without a control exchange nobody listens
+    except TimeoutError:
+        raise BrokerUnreachable(f"RabbitMQ at {settings.address} did not answer in time") from None
+
+
+def _operator() -> str:
+    """Who asks, for people to read."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        user = f"user {os.getuid()}"
+    return f"{user} on {socket.gethostname()}"
 
 
 @asynccontextmanager

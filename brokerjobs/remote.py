@@ -20,6 +20,7 @@ from brokerjobs.amqp.control import Body, Command, note
 from brokerjobs.amqp.session import Session
 from brokerjobs.amqp.settlement import history
 from brokerjobs.errors import AccessRefused, BrokerJobsError
+from brokerjobs.failure import cut
 from brokerjobs.lane import Lane
 from brokerjobs.logs import log
 from brokerjobs.message import SHORT_LIMIT, Message
@@ -30,6 +31,7 @@ from brokerjobs.transport import AsyncPublisher, Publication
 from brokerjobs.worker_state import FAILURES, OPERATOR, RecentFailure
 
 REMEMBERED = 100_000  # cancellations
+MOST_OF_NAME = 200  # bytes
 MOST_ANSWERS = 100  # at once; a flood of questions must not hold up retries
 REPLY_TIMEOUT = 5.0  # seconds; who asked does not wait longer
 
@@ -130,6 +132,8 @@ class Remote:
                 self._cancel(command)
             case "ping":
                 self._answer(command, self._state())
+            case "handled":
+                self._note_handled(command.body)
 
     def _pause(self, body: Body) -> None:
         for lane in self._lanes:
@@ -148,6 +152,16 @@ class Remote:
         for lane in self._lanes:
             for found in lane.cancel(str(command.body.get("id"))):
                 self._answer(command, {**found, "worker": process_name()})
+
+    def _note_handled(self, body: Body) -> None:
+        """The program that did it is gone by now, and its terminal perhaps too."""
+        count, by = body.get("count"), cut(str(body.get("by") or "an operator"), MOST_OF_NAME)
+        for lane in self._lanes:
+            if lane.queue == body.get("queue") and isinstance(count, int):
+                if body.get("done") == "replayed":
+                    log.info("dead letters replayed", queue=lane.queue, count=count, by=by)
+                elif body.get("done") == "dropped":
+                    log.info("dead letters dropped", queue=lane.queue, count=count, by=by)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,7 @@ class Command:
     """What an operator asks.
 
     Args:
-        verb: pause, resume, cancel or ping.
+        verb: pause, resume, cancel, ping or handled.
         body: its details, as JSON carries them.
     """
 

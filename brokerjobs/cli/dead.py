@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from brokerjobs import settings
+from brokerjobs import control, settings
 from brokerjobs.cli import letters, moving
 from brokerjobs.cli.completion import complete_queue
 from brokerjobs.cli.options import namespace_option, url_option
@@ -21,6 +21,7 @@ from brokerjobs.cli.output import json_option, print_json
 from brokerjobs.dead_letters import DeadLetters, Filter
 from brokerjobs.durations import seconds
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -150,6 +151,7 @@ def replay(
             chosen, limit=limit, rate=rate, delay=wait, dry_run=dry_run, stop=stop, on_step=on_step
         ),
         moving.Words("replay", "replayed", f"to {queue}"),
+        _tell(queue, given, "replayed"),
         dry_run=dry_run,
         as_json=given["as_json"],
     )
@@ -177,6 +179,7 @@ def drop(
     return moving.run(
         lambda stop, on_step: dead.drop(chosen, limit=limit, dry_run=dry_run, stop=stop, on_step=on_step),
         moving.Words("drop", "dropped", f"of {queue}"),
+        _tell(queue, given, "dropped"),
         dry_run=dry_run,
         as_json=given["as_json"],
     )
@@ -185,8 +188,16 @@ def drop(
 # -- what was asked for
 
 
+def _settings(given: dict[str, Any]) -> Settings:
+    return settings.load(url=given["url"], namespace=given["namespace"])
+
+
 def _dead_letters(queue: str, given: dict[str, Any]) -> DeadLetters:
-    return DeadLetters(settings.load(url=given["url"], namespace=given["namespace"]), queue)
+    return DeadLetters(_settings(given), queue)
+
+
+def _tell(queue: str, given: dict[str, Any], done: str) -> moving.Tell:
+    return lambda count: control.tell_handled(_settings(given), queue, done, count)
 
 
 def _filter(given: dict[str, Any], ids: tuple[str, ...] | None = None, everything: bool = True) -> Filter:

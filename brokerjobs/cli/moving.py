@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,12 +17,14 @@ from brokerjobs.cli import letters
 from brokerjobs.cli.exits import DONE, FAILURE, INTERRUPTED
 from brokerjobs.cli.output import print_json, printable
 from brokerjobs.dead_letters import DeadLetter, Progress
+from brokerjobs.errors import BrokerJobsError
 
 INTERVAL = 5.0  # seconds between lines where there is no terminal
 ROWS = 50  # of a dry run
 
 OnStep = Callable[[Progress, DeadLetter | None], None]
 Move = Callable[[asyncio.Event, OnStep], Coroutine[Any, Any, Progress]]
+Tell = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,13 @@ class Words:
     where: str
 
 
-def run(move: Move, words: Words, *, dry_run: bool, as_json: bool) -> int:
+def run(move: Move, words: Words, tell: Tell, *, dry_run: bool, as_json: bool) -> int:
     """Run it, report, and give the exit code.
 
     Args:
         move: takes an event that asks it to stop, and a callback for each step.
         words: for what is said.
+        tell: lets workers log how many were done, however it ended.
         dry_run: whether nothing is really done, so that the dead letters concerned are listed.
         as_json: print JSON.
     """
@@ -55,7 +58,7 @@ def run(move: Move, words: Words, *, dry_run: bool, as_json: bool) -> int:
             remember(letter)
             show(progress)
 
-        progress = asyncio.run(_stoppable(move, on_step))
+        progress = asyncio.run(_stoppable(move if dry_run else _told(move, tell), on_step))
     if as_json:
         print_json({"dry_run": dry_run, **asdict(progress)})
     else:
@@ -65,6 +68,32 @@ def run(move: Move, words: Words, *, dry_run: bool, as_json: bool) -> int:
     if progress.stopped:
         return INTERRUPTED
     return FAILURE if progress.refused else DONE
+
+
+def _told(move: Move, tell: Tell) -> Move:
+    async def moved(stop: asyncio.Event, on_step: OnStep) -> Progress:
+        done = 0
+
+        def step(progress: Progress, letter: DeadLetter | None) -> None:
+            nonlocal done
+            done = progress.done
+            on_step(progress, letter)
+
+        try:
+            return await move(stop, step)
+        finally:
+            if done:
+                await _tell(tell, done)
+
+    return moved
+
+
+async def _tell(tell: Tell, done: int) -> None:
+    """It is done, whether or not anybody hears of it."""
+    try:
+        await tell(done)
+    except BrokerJobsError as error:
+        click.echo(f"workers could not be told, to log it: {error}", err=True)
 
 
 async def _stoppable(move: Move, on_step: OnStep) -> Progress:

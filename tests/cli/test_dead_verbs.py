@@ -102,6 +102,8 @@ def test_dead_job_is_listed_shown_and_replayed_by_the_command_shown(shell: Shell
     replayed = shell.run(*command[1:])
     assert (replayed.code, replayed.out) == (0, "replayed 1 of 1 dead letters to emails\n")
     eventually(lambda: shell.lines("done") == ["7 de"])
+    noted = worker.until("dead letters replayed")
+    assert (noted["queue"], noted["count"], bool(noted["by"])) == ("emails", 1, True)
     assert shell.run("dead", "list", "emails").out.splitlines() == [header]
 
 

@@ -1,14 +1,20 @@
-"""Which messages a cancellation covers: those that were sent before it, however late they are delivered."""
+"""Which messages a cancellation covers, and what a worker logs of what operators did."""
 
 from __future__ import annotations
 
+import getpass
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from brokerjobs import control
+from brokerjobs import settings as settings_module
+from brokerjobs.amqp.control import Command
 from brokerjobs.amqp.settlement import Entry, history, write_history
 from brokerjobs.message import Message
-from brokerjobs.remote import Cancellations
+from brokerjobs.remote import Cancellations, Remote
 
 AT = 1_700_000_000.0  # seconds
 
@@ -73,3 +79,57 @@ def test_replay_is_remembered_however_many_attempts_follow() -> None:
     kept = history(Message(job="a", routing_key="a", marks={"history": write_history(entries)}))
 
     assert (kept[0].replay, kept[-1].attempt, len(kept)) == (1, 39, 20)
+
+
+# -- what was done with dead letters
+
+
+@dataclass
+class Lane:
+    """What is asked of one here."""
+
+    queue: str
+    is_cancelled: object = None
+
+
+def heard(verb: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of a worker of two queues that hears this."""
+    lanes: Any = [Lane("emails"), Lane("reports")]
+    publisher: Any = None
+    remote = Remote(settings_module.load(url="amqp://localhost"), lanes, publisher)
+    with capture_logs() as lines:
+        remote._obey(Command(verb, body))
+    return [dict(line) for line in lines]
+
+
+@pytest.mark.parametrize("done", ["replayed", "dropped"])
+def test_what_was_done_with_dead_letters_is_logged_by_workers_of_their_queue(done: str) -> None:
+    body = {"queue": "emails", "done": done, "count": 3, "by": "ada on desk"}
+
+    assert heard("handled", body) == [
+        {
+            "event": f"dead letters {done}",
+            "log_level": "info",
+            "queue": "emails",
+            "count": 3,
+            "by": "ada on desk",
+        }
+    ]
+    assert heard("handled", body | {"queue": "orders"}) == []
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"queue": None}, {"queue": ["emails"]}, {"done": "eaten"}, {"count": "many"}, {"count": None}],
+)
+def test_nonsense_about_dead_letters_is_passed_over(nonsense: dict[str, Any]) -> None:
+    assert heard("handled", {"queue": "emails", "done": "dropped", "count": 3} | nonsense) == []
+
+
+def test_who_did_it_may_be_a_number_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+
+    assert control._operator().startswith("user ")
