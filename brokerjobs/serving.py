@@ -14,13 +14,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
 from prometheus_client.registry import Collector
 
 from brokerjobs.errors import ConfigurationError
@@ -75,11 +75,25 @@ class Server:
         self._server.server_close()
 
 
+class _Shown(Collector):
+    """Metrics without when each was made: in Prometheus' format these would be gauges more, which nobody asks for."""
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._inner.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
 class _Site:
     """The answers."""
 
     def __init__(self, metrics: Source, vitals: Vitals) -> None:
-        self._metrics = make_wsgi_app(metrics)
+        registry = CollectorRegistry(auto_describe=True)
+        registry.register(_Shown(metrics))
+        self._metrics = make_wsgi_app(registry)
         self._vitals = vitals
         self._routes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: _verdict("live", vitals.not_live, []),

@@ -120,6 +120,11 @@ def test_metrics_are_what_prometheus_asks_for(patient: Patient, ask: Ask) -> Non
 
     assert (code, headers["content-encoding"]) == (200, "gzip")
     assert "brokerjobs_worker_slots" in names
+    assert not [name for name in names if name.endswith("_created")]
+    only = ask("/metrics?name%5B%5D=brokerjobs_worker_slots")[2]
+    assert {line.partition("{")[0] for line in only.splitlines() if line[0] != "#"} == {
+        "brokerjobs_worker_slots"
+    }
     assert ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")[2].endswith("# EOF\n")
     _, headers, body = ask("/metrics", "HEAD")
     assert (int(headers["content-length"]) > 100, body) == (True, "")
