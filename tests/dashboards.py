@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -40,6 +41,7 @@ def rules(kind: str) -> list[Rule]:
     ]
 
 
+@cache  # to read them takes longer than all that is done with them
 def cases() -> list[dict[str, Any]]:
     """What promtool compares: an expression, and the samples that it must give."""
     return [
