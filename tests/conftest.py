@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import signal
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,6 +57,14 @@ def _version(item: pytest.Item) -> str:
 
 def _by_library(item: pytest.Item) -> bool:
     return any(BY_LIBRARY in value for value in _parameters(item).values() if isinstance(value, str))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_a_terminal() -> None:
+    """What a shell starts in the background ignores these, and so would all commands that tests run."""
+    for number, handler in (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
