@@ -30,13 +30,17 @@ from brokerjobs.transport import use_sender
 BY_LIBRARY = "all through the client library"
 VERSIONS = os.environ.get("RABBITMQ", "3.10 4.3").split()
 
+# For what RabbitMQ's version cannot matter to.
+one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
+
 StartWorker = Callable[..., Awaitable[Worker]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each version's tests in one process, so that each version needs one node.
 
-    The way through the client library, which nobody takes as long as that is one we know, is tried on one version.
+    Those of one version alone are kept together beside them: they would make one process end long after the others. The
+    way through the client library, which nobody takes as long as that is one we know, is tried on one version.
     """
     items[:] = [
         item for item in items if not (_by_library(item) and _version(item) not in ("", VERSIONS[-1]))
@@ -44,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if version := _version(item):
             item.add_marker(pytest.mark.broker)
-            item.add_marker(pytest.mark.xdist_group(f"rabbitmq-{version}"))
+            item.add_marker(pytest.mark.xdist_group(f"rabbitmq-{version}{' alone' if _alone(item) else ''}"))
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
@@ -53,6 +57,12 @@ def _parameters(item: pytest.Item) -> dict[str, object]:
 
 def _version(item: pytest.Item) -> str:
     return str(_parameters(item).get("node", ""))
+
+
+def _alone(item: pytest.Item) -> bool:
+    """Whether its version is the only one that it is tried on."""
+    says_which = any(marker.args[0] == "node" for marker in item.iter_markers("parametrize"))
+    return says_which or _by_library(item)
 
 
 def _by_library(item: pytest.Item) -> bool:
@@ -100,10 +110,42 @@ def node(request: pytest.FixtureRequest, nodes: Callable[[str], PrivateNode]) ->
 @pytest.fixture
 def vhost(node: PrivateNode) -> Iterator[str]:
     """A fresh virtual host."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    management(node, "PUT", f"/api/vhosts/{name}")
+    name = _make_vhost(node)
     yield name
     management(node, "DELETE", f"/api/vhosts/{name}")
+
+
+def _make_vhost(node: PrivateNode) -> str:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    management(node, "PUT", f"/api/vhosts/{name}")
+    return name
+
+
+@pytest.fixture(scope="session")
+def own_nodes() -> Iterator[dict[tuple[int, int, int], PrivateNode]]:
+    started: dict[tuple[int, int, int], PrivateNode] = {}
+    yield started
+    for node in started.values():
+        node.close()
+
+
+@pytest.fixture
+def own_node(node: PrivateNode, own_nodes: dict[tuple[int, int, int], PrivateNode]) -> Iterator[PrivateNode]:
+    """A node of the same version as `node` to freeze, end or put under an alarm; who raises one takes it back."""
+    if node.version not in own_nodes:
+        own_nodes[node.version] = PrivateNode(node.installation)
+    own = own_nodes[node.version]
+    if not own.is_running:
+        own.start()
+    yield own
+    if own.is_running:
+        own.resume()
+
+
+@pytest.fixture
+def own_url(own_node: PrivateNode) -> str:
+    """A fresh virtual host on it."""
+    return _url(own_node, _make_vhost(own_node))
 
 
 def management(node: PrivateNode, method: str, path: str, body: bytes | None = None) -> bytes:
@@ -123,6 +165,10 @@ def management(node: PrivateNode, method: str, path: str, body: bytes | None = N
 
 @pytest.fixture
 def url(node: PrivateNode, vhost: str) -> str:
+    return _url(node, vhost)
+
+
+def _url(node: PrivateNode, vhost: str) -> str:
     return node.url.rpartition("/")[0] + "/" + vhost
 
 

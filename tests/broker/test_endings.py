@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -77,19 +76,10 @@ async def test_a_message_nobody_can_decode_is_settled_before_the_end(
     assert "too deep" in dead.headers["brokerjobs-error"]
 
 
-@pytest.fixture
-def own_node(node: PrivateNode) -> Iterator[PrivateNode]:
-    """A node to freeze, of the same version as `node`."""
-    with PrivateNode(node.installation) as own:
-        yield own
-        if own.is_running:
-            own.resume()
-
-
 async def test_a_worker_begins_during_an_alarm_and_ends_in_time_while_its_broker_is_frozen_or_gone(
-    own_node: PrivateNode,
+    own_node: PrivateNode, own_url: str
 ) -> None:
-    settings = settings_module.load(url=own_node.url, drain_timeout=0.5, publish_timeout=1.0)
+    settings = settings_module.load(url=own_url, drain_timeout=0.5, publish_timeout=1.0)
     consumers = [Consumer(name) for name in ("one", "two", "three")]
     started, finish = asyncio.Event(), asyncio.Event()
 
@@ -105,6 +95,7 @@ async def test_a_worker_begins_during_an_alarm_and_ends_in_time_while_its_broker
     worker = Worker(consumers, settings)
     running = await begin(worker)
     await asyncio.wait_for(started.wait(), 20)
+    assert worker.health().begun  # which systemd is told
     own_node.ctl("set_vm_memory_high_watermark", "0.6")
     own_node.pause()
     worker.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
@@ -20,13 +19,6 @@ from tests.conftest import StartWorker
 from tests.waiting import eventually_async
 
 AMPLE = 30.0  # seconds
-
-
-@pytest.fixture
-def own_node(node: PrivateNode) -> Iterator[PrivateNode]:
-    """One that may be put under an alarm."""
-    with PrivateNode(node.installation) as started:
-        yield started
 
 
 @pytest.fixture
@@ -128,11 +120,11 @@ async def test_watch_of_a_broker_that_goes_away_says_so(settings: Settings, url:
 
 
 async def test_watch_sees_queues_though_rabbitmq_blocks_publishers(
-    own_node: PrivateNode, monkeypatch: pytest.MonkeyPatch
+    own_node: PrivateNode, own_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is when people look; workers cannot be asked then."""
-    settings = Settings(url=SecretStr(own_node.url), consumers="nowhere")
-    with amqp.channel(own_node.url) as channel:
+    settings = Settings(url=SecretStr(own_url), consumers="nowhere")
+    with amqp.channel(own_url) as channel:
         for name in ("emails", "emails.dead"):
             channel.queue_declare(name, durable=True)
         channel.exchange_declare("jobs.control", exchange_type="topic", durable=True)

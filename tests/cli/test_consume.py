@@ -14,13 +14,12 @@ import pytest
 
 from brokerjobs.node.private import PrivateNode
 from tests import amqp
-from tests.conftest import management
+from tests.conftest import management, one_version
 from tests.shell import PATIENCE, Running, Shell, children, is_gone
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 stop_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 
 # `hold` runs until somebody opens the other end of the pipe `gate`; `stay` until it is ended.

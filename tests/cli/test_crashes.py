@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests import amqp
+from tests.conftest import one_version
 from tests.shell import Shell
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 
 # In the worker the good ones take so long that the bad one is faster.
 WORK = """

@@ -10,6 +10,7 @@ import pytest
 
 from brokerjobs.node.ports import reserve
 from tests import manifests
+from tests.conftest import one_version
 from tests.shell import Shell
 from tests.waiting import eventually
 
@@ -37,7 +38,7 @@ def wait_until_content(url: str) -> None:
     eventually(lambda: status(url) == 200, what=f"{url} is content")
 
 
-@pytest.mark.parametrize("node", ["4.3"], indirect=True)
+@one_version
 def test_the_worker_of_the_manifest_is_probed_and_stops_in_time(online: Shell, url: str) -> None:
     online.write("consumers/emails.py", CONSUMER)
     pod, container = manifests.worker()

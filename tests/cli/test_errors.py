@@ -14,6 +14,7 @@ import pytest
 
 from brokerjobs import __version__
 from brokerjobs.cli import cli
+from tests.conftest import one_version
 from tests.shell import COMMAND, PATIENCE, Shell
 
 pytestmark = pytest.mark.timeout(300)
@@ -85,7 +86,7 @@ def test_version(offline: Shell) -> None:
     assert __version__ in done.out
 
 
-@pytest.mark.parametrize("node", ["4.3"], indirect=True)
+@one_version
 def test_json_of_every_verb_that_reads_is_one_value(online: Shell) -> None:
     online.write("consumers/emails.py", EMAILS)
     assert online.run("topology", "apply").code == 0

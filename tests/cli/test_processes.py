@@ -13,12 +13,11 @@ from collections import Counter
 import pytest
 
 from tests import amqp
+from tests.conftest import one_version
 from tests.shell import PATIENCE, Running, Shell, children, is_gone
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 
 # Each job notes the process that it runs in. `hold` runs until somebody opens the other end of the pipe `gate`.
 EMAILS = """

@@ -12,12 +12,11 @@ import pika
 import pytest
 
 from tests import amqp
+from tests.conftest import one_version
 from tests.shell import PATIENCE, Result, Shell
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
-
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 
 EMAILS = "from brokerjobs import Consumer\nconsumer = Consumer('emails', bind=['*.created'])\n"
 

@@ -14,13 +14,11 @@ from brokerjobs import Client, Consumer, Worker
 from brokerjobs import settings as settings_module
 from brokerjobs.errors import BrokerJobsError, ConfigurationError
 from brokerjobs.node.private import PrivateNode
-from tests.conftest import management
+from tests.conftest import management, one_version
 from tests.management import user
 from tests.shell import Result, Shell
 
 pytestmark = pytest.mark.timeout(300)
-
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 
 PASSWORD = "Zeisig-Pfeffer-7731"
 ARGUMENT = "Amsel-Estragon-4411"

@@ -10,12 +10,10 @@ import pytest
 
 from brokerjobs.node.private import PrivateNode
 from tests import amqp
-from tests.conftest import management
+from tests.conftest import management, one_version
 from tests.shell import Shell
 
 pytestmark = pytest.mark.timeout(300)
-
-one_version = pytest.mark.parametrize("node", ["4.3"], indirect=True)
 
 EMAILS = "from brokerjobs import Consumer\nconsumer = Consumer('emails', bind=['*.created'])\n"
 ORDERS = "from brokerjobs import Consumer\nconsumer = Consumer('orders')\n"
