@@ -17,6 +17,7 @@ from tenacity import wait_none
 from brokerjobs import Message, PublishUnknown, Unroutable
 from brokerjobs import settings as settings_module
 from brokerjobs.amqp import links, outlet, publisher
+from brokerjobs.amqp.alarm import Alarm
 from brokerjobs.amqp.frames import Splitter
 from brokerjobs.amqp.outlet import Outlet
 from brokerjobs.amqp.publisher import Publisher
@@ -57,6 +58,7 @@ class Connection:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.is_closed = False
+        self.alarm = Alarm()
         self.outlet = Outlet(CHANNEL, self, 4096)  # type: ignore[arg-type]
         self.splitter = Splitter()
         self.splitter.taps[CHANNEL] = self.outlet.tap
