@@ -12,6 +12,7 @@ from types import ModuleType
 
 from brokerjobs.consumer import Consumer
 from brokerjobs.errors import ConfigurationError
+from brokerjobs.topology import check_word
 
 
 def find(package: str, queues: Sequence[str] = ()) -> list[Consumer]:
@@ -87,9 +88,14 @@ def _find_one(package: str, queue: str, modules: list[str]) -> Consumer:
         for consumer in _consumers_in(_load(f"{package}.{name}")):
             if consumer.queue == queue:
                 return consumer
+    try:
+        check_word(queue, "queue")
+        advice = f"write {package.replace('.', '/')}/{namesake}.py with `consumer = Consumer({queue!r})`"
+    except ConfigurationError as error:
+        advice = str(error)
     raise ConfigurationError(
-        f"no consumer for queue {queue!r} in package {package!r} (modules: {', '.join(modules) or 'none'}); "
-        f"write {package.replace('.', '/')}/{namesake}.py with `consumer = Consumer({queue!r})`"
+        f"no consumer for queue {queue!r} in package {package!r} "
+        f"(modules: {', '.join(modules) or 'none'}); {advice}"
     )
 
 

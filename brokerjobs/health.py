@@ -122,11 +122,8 @@ class WorkerHealth:
         if self.draining:
             return ["draining"]
         if not self.connected:
-            return (
-                [f"not connected to RabbitMQ at {self.broker}: {self.trouble}"]
-                if self.trouble
-                else ["starting"]
-            )
+            where, why = f"RabbitMQ at {self.broker}", self.trouble
+            return [f"not connected to {where}: {why.removeprefix(where).strip()}"] if why else ["starting"]
         found = [
             f"queue {queue.queue} is not consumed: {why}"
             for queue in self.queues

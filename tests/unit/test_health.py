@@ -32,6 +32,10 @@ PAUSED = replace(EMAILS, consuming=False, paused={"operator": "bad deploy", "bre
             WorkerHealth("rabbit:5672", [EMAILS], trouble="connection refused"),
             ["not connected to RabbitMQ at rabbit:5672: connection refused"],
         ),
+        (
+            WorkerHealth("rabbit:5672", trouble="RabbitMQ at rabbit:5672 cannot be reached: refused"),
+            ["not connected to RabbitMQ at rabbit:5672: cannot be reached: refused"],
+        ),
         (replace(WELL, queues=[LOST]), ["queue emails is not consumed: RabbitMQ cancelled the consumer"]),
         (replace(WELL, queues=[PAUSED]), []),
         (replace(WELL, blocked=True), ["RabbitMQ at rabbit:5672 blocks publishers: a memory or disk alarm"]),
