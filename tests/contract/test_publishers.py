@@ -53,7 +53,7 @@ from brokerjobs.node.private import PrivateNode
 from brokerjobs.transport import Publication, use_sender
 from tests import amqp
 from tests.chaos.proxy import Proxy
-from tests.conftest import BY_LIBRARY
+from tests.conftest import BY_LIBRARY, one_version
 from tests.management import (
     clear_policy,
     close_connections,
@@ -793,6 +793,7 @@ async def test_a_memory_alarm_ends_a_send_by_its_deadline_and_passes(
     assert set(found) <= {"before", "during", "after"}
 
 
+@one_version  # a RabbitMQ that is not there has none
 async def test_a_broker_that_is_down_and_comes_back(
     publishing: Callable[..., Publishing],
     own_node: PrivateNode,
