@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 PIPE = 65_536  # bytes that a pipe takes though nobody reads
+LOADING = 60.0  # seconds until a command is forked: for the first one, all is loaded
 _LARGEST = 128 * 1024  # bytes of a wish
 
 
@@ -56,7 +57,7 @@ class Mother:
 
         Args:
             stdin: up to `PIPE`.
-            timeout: seconds; what takes longer is killed.
+            timeout: seconds from when it is forked; what takes longer is killed.
 
         Raises:
             TimeoutExpired: it took longer.
@@ -94,11 +95,13 @@ def _all(file: IO[bytes]) -> bytes:
 
 def _code(news: IO[bytes], arguments: Sequence[str], timeout: float) -> int:
     """What the attendant tells: first the number of the process, then its exit code."""
-    until, told = time.monotonic() + timeout, b""
+    until, told = time.monotonic() + LOADING, b""
     while select.select([news], [], [], max(0.0, until - time.monotonic()))[0]:
         part = os.read(news.fileno(), 64)
         if not part:
             return int(told.split()[1])
+        if not told:  # before, nobody could kill it
+            until = time.monotonic() + timeout
         told += part
     with suppress(IndexError, ProcessLookupError):
         os.kill(int(told.split()[0]), signal.SIGKILL)
@@ -149,8 +152,9 @@ def _attend(stdin: int, out: int, err: int, news: int) -> bool:
         return True
     for number in stdin, out, err:
         os.close(number)
-    os.write(news, f"{pid} ".encode())
-    os.write(news, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+    with suppress(BrokenPipeError):  # it took too long, and nobody waits any more
+        os.write(news, f"{pid} ".encode())
+        os.write(news, str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
     return False
 
 

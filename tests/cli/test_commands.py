@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 
 import pytest
 
 from brokerjobs.cli import VERBS
+from tests import forked
 from tests.shell import Shell
 
 KILLED = """
@@ -53,3 +56,22 @@ def test_forked_command_that_takes_too_long_is_killed(
     offline.write("consumers/emails.py", "import time\n\ntime.sleep(3600)")
     with pytest.raises(subprocess.TimeoutExpired):
         offline.run("jobs")
+
+
+def test_what_takes_too_long_is_killed_however_late_it_was_forked() -> None:
+    """Or it would outlive all tests: nobody else knows of it."""
+    reading, writing = os.pipe()
+    with (
+        open(reading, "rb", 0) as news,
+        open(writing, "wb", 0) as attendant,
+        subprocess.Popen(["sleep", "3600"]) as command,
+    ):
+        telling = threading.Timer(0.3, attendant.write, [f"{command.pid} ".encode()])
+        telling.start()
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                forked._code(news, ["jobs"], 0.1)
+            assert command.wait(10) == -signal.SIGKILL
+        finally:
+            telling.join()
+            command.kill()
