@@ -15,8 +15,10 @@ NOTICED = PATIENCE + LOOK  # seconds after which it is killed at the latest
 async def guard(child: Process) -> None:
     """Kill it when it stands still, until it has ended: RabbitMQ has given its jobs to others by then."""
     silence = 0.0  # as counted here: who could not be heard, since this process was frozen, is not silent
+    still = 0.0
     while True:
-        before = child.report
+        # Who was frozen with this process may tell of it before its loop turns; then it was well at the last look.
+        before, stood_still = child.report, still > LOOK / 2
         try:
             async with asyncio.timeout(LOOK):
                 await child.ended()
@@ -26,7 +28,7 @@ async def guard(child: Process) -> None:
         still = silence + child.report.stands_still
         if silence >= PATIENCE:
             kill(child, f"it has said nothing for {silence:g} s")
-        elif still >= PATIENCE:
+        elif still >= PATIENCE and stood_still:
             kill(child, f"its event loop has stood still for {still:.0f} s: a job blocks it")
         elif silence:
             log.warning("child silent", pid=child.pid, seconds=silence)

@@ -547,6 +547,50 @@ async def test_child_that_tells_of_an_event_loop_that_stands_still_is_killed_and
     assert why == "its event loop has stood still for 0 s: a job blocks it"
 
 
+class Scripted:
+    """A process that tells at each look for how long it has stood still; it ends when it is killed."""
+
+    pid = 7
+
+    def __init__(self, still: Sequence[float]) -> None:
+        self._still = still
+        self._killed = asyncio.Event()
+        self.looks = 0
+
+    @property
+    def report(self) -> Report:
+        still = self._still[min(self.looks, len(self._still)) - 1]
+        return Report(status={"stands_still": still * standstill.LOOK})
+
+    async def ended(self) -> int:
+        self.looks += 1
+        await self._killed.wait()
+        return -signal.SIGKILL
+
+    def kill(self) -> None:
+        self._killed.set()
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize(
+    ("still", "looks"),
+    [
+        ([0.01, 5, 0.01], None),  # all were frozen, and it was the first that could tell of it
+        ([0.01, 1.99, 1.99, 0.01], None),
+        ([0.6, 1.6, 2.6], 3),
+        ([1.0, 2.0], 2),
+        ([5, 6], 2),
+    ],
+)
+async def test_child_that_was_frozen_with_its_parent_goes_on(still: list[float], looks: int | None) -> None:
+    child: Any = Scripted(still)
+    guarding = asyncio.create_task(standstill.guard(child))
+    await eventually_async(lambda: child.looks > 6 or guarding.done())
+    assert (child.looks - 1 if guarding.done() else None) == looks
+    guarding.cancel()
+    await asyncio.wait({guarding})
+
+
 async def test_parent_waits_for_longer_than_it_takes_to_notice_a_child_that_stands_still(
     nursery: Nursery,
 ) -> None:
