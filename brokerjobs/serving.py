@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -75,25 +75,37 @@ class Server:
         self._server.server_close()
 
 
-class _Shown(Collector):
-    """Metrics without when each was made: in Prometheus' format these would be gauges more, which nobody asks for."""
+class _Shown(CollectorRegistry):
+    """Metrics without when each was made: in Prometheus' format these would be gauges more, which nobody asks for.
 
-    def __init__(self, inner: Source) -> None:
+    Args:
+        inner: all of them.
+        names: of those that were asked for, None for all; what there is may change, so nobody knows them before.
+    """
+
+    def __init__(self, inner: Source, names: Container[str] | None = None) -> None:
+        super().__init__()
         self._inner = inner
+        self._names = names
 
     def collect(self) -> Iterator[Metric]:
         for family in self._inner.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
+            family.samples = [sample for sample in family.samples if self._shows(sample.name)]
+            if family.samples or self._names is None:
+                yield family
+
+    def restricted_registry(self, names: Iterable[str]) -> _Shown:  # type: ignore[override]
+        return _Shown(self._inner, frozenset(names))
+
+    def _shows(self, name: str) -> bool:
+        return not name.endswith("_created") and (self._names is None or name in self._names)
 
 
 class _Site:
     """The answers."""
 
     def __init__(self, metrics: Source, vitals: Vitals) -> None:
-        registry = CollectorRegistry(auto_describe=True)
-        registry.register(_Shown(metrics))
-        self._metrics = make_wsgi_app(registry)
+        self._metrics = make_wsgi_app(_Shown(metrics))
         self._vitals = vitals
         self._routes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: _verdict("live", vitals.not_live, []),

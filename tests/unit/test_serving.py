@@ -19,6 +19,7 @@ from brokerjobs.errors import ConfigurationError
 from brokerjobs.health import STILL, WorkerHealth
 from brokerjobs.metrics import Metrics
 from brokerjobs.serving import Server
+from brokerjobs.totals import Teller, Totals
 from brokerjobs.vitals import Vitals
 from tests.unit.test_health import LOST, PAUSED, WELL
 
@@ -128,6 +129,20 @@ def test_metrics_are_what_prometheus_asks_for(patient: Patient, ask: Ask) -> Non
     assert ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")[2].endswith("# EOF\n")
     _, headers, body = ask("/metrics", "HEAD")
     assert (int(headers["content-length"]) > 100, body) == (True, "")
+
+
+def test_metrics_that_come_later_can_be_asked_for_by_name(patient: Patient) -> None:
+    """As those of a parent, which knows none before its children tell it."""
+    totals = Totals()
+    with (
+        closing(Server("127.0.0.1", 0, totals, patient.vitals)) as server,
+        closing(connection(server)) as client,
+    ):
+        patient.metrics.prepare("emails", ["emails.welcome"], 10)
+        totals.take(1, Teller(patient.metrics.registry).changes())
+        client.request("GET", "/metrics?name%5B%5D=brokerjobs_worker_slots")
+        lines = client.getresponse().read().decode().splitlines()
+    assert lines[2:] == ['brokerjobs_worker_slots{queue="emails"} 10.0']
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/status/../metrics", "/favicon.ico"])
