@@ -71,8 +71,8 @@ class Torn(Exception):
     """An exception of which the traceback module cannot make anything."""
 
     @property
-    def __notes__(self) -> list[str]:  # type: ignore[override]
-        raise RuntimeError("no notes")
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        raise RuntimeError("no cause")
 
 
 def test_exception_without_a_traceback_to_print_does_no_harm() -> None:

@@ -138,6 +138,7 @@ def test_lag_is_forgotten_and_none_when_nobody_looks() -> None:
 async def test_a_loop_that_was_held_up_is_told_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_lag, "LOOK", 0.01)
     monkeypatch.setattr(loop_lag, "MOST", 0.2)
+    monkeypatch.setattr(loop_lag, "KEPT", 10_000)  # or it may be forgotten before this test is in turn
     lag = LoopLag()
     with capture_logs() as lines:
         minding = asyncio.create_task(lag.mind())
@@ -146,8 +147,8 @@ async def test_a_loop_that_was_held_up_is_told_and_seen(monkeypatch: pytest.Monk
         assert lag.read() > 0.2
         await eventually_async(lambda: bool(lines))
         assert lag.read() > 0.2
-    (line,) = lines
-    assert (line["event"], line["seconds"]) == ("event loop blocked", pytest.approx(0.3, abs=0.2))
+    assert lines[0]["event"] == "event loop blocked"
+    assert lines[0]["seconds"] >= 0.2
 
     minding.cancel()
     await asyncio.wait({minding})

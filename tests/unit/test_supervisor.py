@@ -260,6 +260,7 @@ async def test_one_at_a_time_is_recycled_to_its_end(nursery: Nursery) -> None:
         first, second = await nursery.consuming(0), await nursery.consuming(1)
         for child in first, second:
             child.say(finished=10)
+            await settled()
         await nursery.consuming(2)
         await settled()
         assert (first.told, len(nursery.children)) == (["drain"], 3)
@@ -700,7 +701,9 @@ async def test_end_of_a_child_is_said_with_all_that_is_known(
         async with running(nursery.supervisor()):
             child = await nursery.child(0)
             child.say(finished=5, running=2)
+            await settled()
             child.end(code)
+            await settled()
             await nursery.child(1)
     assert [line["event"] for line in log[:4]] == [
         "child started",
