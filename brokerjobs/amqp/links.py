@@ -14,7 +14,6 @@ from aiormq.abc import AbstractChannel
 from brokerjobs.amqp.connection import CLOSE_TIMEOUT, LOST, Connection, ConnectionLost
 from brokerjobs.amqp.outlet import Outlet, agrees_with_client
 from brokerjobs.connection_record import ConnectionRecord
-from brokerjobs.errors import BrokerJobsError
 from brokerjobs.settings import Settings
 
 REST = 5.0  # seconds, more or less by half, between two tries to connect that nobody waits for
@@ -173,7 +172,7 @@ class Links:
                     async with asyncio.timeout(REST * random.uniform(0.5, 1.5)):
                         await self.closed.wait()
                         return
-                with suppress(BrokerJobsError, TryAgain, *LOST, TimeoutError):
+                with suppress(Exception):  # whatever it was, another try may do
                     await self.get()
                     return
         finally:

@@ -17,7 +17,7 @@ from brokerjobs.cli import letters
 from brokerjobs.cli.exits import DONE, FAILURE, INTERRUPTED
 from brokerjobs.cli.output import print_json, printable
 from brokerjobs.dead_letters import DeadLetter, Progress
-from brokerjobs.errors import BrokerJobsError
+from brokerjobs.errors import AccessRefused, BrokerJobsError
 
 INTERVAL = 5.0  # seconds between lines where there is no terminal
 ROWS = 50  # of a dry run
@@ -92,8 +92,10 @@ async def _tell(tell: Tell, done: int) -> None:
     """It is done, whether or not anybody hears of it."""
     try:
         await tell(done)
+    except AccessRefused:
+        return  # who may not speak to workers knows that
     except BrokerJobsError as error:
-        click.echo(f"workers could not be told, to log it: {error}", err=True)
+        click.echo(f"it is done, but workers could not be told, to log it: {error}", err=True)
 
 
 async def _stoppable(move: Move, on_step: OnStep) -> Progress:

@@ -140,7 +140,10 @@ class Live:
         loop.remove_signal_handler(signal.SIGTSTP)
         signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)  # this very thread: it stops here
         loop.add_signal_handler(signal.SIGTSTP, self._stop)
-        self._take()
+        try:
+            self._take()
+        except (OSError, termios.error):  # the terminal is gone
+            self._leave()
 
     def show(self, picture: Picture) -> None:
         self._why = ""

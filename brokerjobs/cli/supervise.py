@@ -14,6 +14,7 @@ from brokerjobs.cli.exits import DONE, DRAIN_TIMEOUT, INTERRUPTED
 from brokerjobs.cli.signals import UNFINISHED, on_signals
 from brokerjobs.logs import log
 from brokerjobs.settings import Settings
+from brokerjobs.supervisor import standstill
 from brokerjobs.supervisor.child import GRACE, Child
 from brokerjobs.supervisor.nursery import Nursery
 from brokerjobs.supervisor.recycling import Recycling
@@ -37,7 +38,11 @@ async def _supervise(chosen: Settings, burst: bool, start_timeout: float) -> int
         functools.partial(Child, command, nursery=nursery),
         chosen.processes,
         recycling=Recycling(chosen.recycle_jobs, chosen.recycle_memory, chosen.recycle_threads),
-        patience=Patience(start=start_timeout + START_GRACE, drain=chosen.drain_timeout + GRACE),
+        patience=Patience(
+            start=start_timeout + START_GRACE,
+            drain=chosen.drain_timeout + GRACE,
+            still=standstill.patience(chosen.heartbeat),
+        ),
         burst=burst,
         totals=totals,
     )

@@ -55,4 +55,7 @@ class Report:
         if not isinstance(said, dict):
             raise ValueError("a report is an object")  # noqa: TRY004  (as for what is no JSON)
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in said.items() if name in known})
+        report = cls(**{name: value for name, value in said.items() if name in known})
+        if not isinstance(report.status, dict) or report.stands_still < 0:
+            raise ValueError("its status is none")
+        return report

@@ -23,7 +23,7 @@ from brokerjobs.supervisor.recycling import Recycling
 from brokerjobs.supervisor.report import Report
 from brokerjobs.supervisor.roster import Roster
 from brokerjobs.supervisor.seat import Clock, Process, Seat
-from brokerjobs.supervisor.standstill import NOTICED, guard, kill
+from brokerjobs.supervisor.standstill import LOOK, PATIENCE, guard, kill
 from brokerjobs.totals import Teller, Totals
 
 KILL_PATIENCE = 10.0  # seconds until a killed process is gone
@@ -38,10 +38,12 @@ class Patience:
     Args:
         start: seconds until a replacement consumes.
         drain: seconds until it has ended, once told to.
+        still: seconds that its event loop may stand still, or it may say nothing.
     """
 
     start: float
     drain: float
+    still: float = PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Supervisor:
         return ParentHealth(
             len(self._seats),
             self._roster.children,
-            patience=NOTICED + KILL_PATIENCE,
+            patience=self._patience.still + LOOK + KILL_PATIENCE,
             begun=self._proven.is_set(),
             draining=self._stopping.is_set(),
         )
@@ -286,7 +288,7 @@ class Supervisor:
     async def _watch(self, child: Process) -> None:
         log.info("child started", pid=child.pid)
         self._roster.come(child)
-        guarding = asyncio.create_task(guard(child))
+        guarding = asyncio.create_task(guard(child, self._patience.still))
         if await child.consuming():
             log.info("child consuming", pid=child.pid)
             self._proven.set()

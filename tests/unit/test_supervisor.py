@@ -496,7 +496,9 @@ class Talkative(FakeChild):
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standstill, "LOOK", 0.02)
-    monkeypatch.setattr(standstill, "PATIENCE", 0.04)
+
+
+IMPATIENT = Patience(start=60, drain=60, still=0.04)
 
 
 def said_of(child: FakeChild, lines: Sequence[Any]) -> list[str]:
@@ -505,7 +507,7 @@ def said_of(child: FakeChild, lines: Sequence[Any]) -> list[str]:
 
 @pytest.mark.usefixtures("quick_looks")
 async def test_child_that_says_nothing_any_more_is_killed_and_followed(nursery: Nursery) -> None:
-    supervisor = nursery.supervisor(2)
+    supervisor = nursery.supervisor(2, patience=IMPATIENT)
     with capture_logs() as lines:
         async with running(supervisor):
             frozen, other = await nursery.consuming(0), await nursery.child(1)
@@ -525,7 +527,7 @@ async def test_child_that_says_nothing_any_more_is_killed_and_followed(nursery: 
 @pytest.mark.usefixtures("quick_looks")
 async def test_child_that_is_frozen_before_it_says_anything_is_killed_too(nursery: Nursery) -> None:
     with capture_logs() as lines:
-        async with running(nursery.supervisor()):
+        async with running(nursery.supervisor(patience=IMPATIENT)):
             frozen = await nursery.child(0)
             await nursery.child(1)
     assert said_of(frozen, lines) == ["child started", "child silent", "child killed", "child ended"]
@@ -536,7 +538,7 @@ async def test_child_that_tells_of_an_event_loop_that_stands_still_is_killed_and
     nursery: Nursery,
 ) -> None:
     with capture_logs() as lines:
-        async with running(nursery.supervisor(2)):
+        async with running(nursery.supervisor(2, patience=IMPATIENT)):
             blocked, slow = await nursery.consuming(0), await nursery.child(1)
             blocked.__class__ = slow.__class__ = Talkative
             blocked.still, slow.still = 0.04, 0.039  # type: ignore[attr-defined]
@@ -553,15 +555,16 @@ class Scripted:
 
     pid = 7
 
-    def __init__(self, still: Sequence[float]) -> None:
+    def __init__(self, still: Sequence[float], consuming: bool) -> None:
         self._still = still
+        self._consuming = consuming
         self._killed = asyncio.Event()
         self.looks = 0
 
     @property
     def report(self) -> Report:
         still = self._still[min(self.looks, len(self._still)) - 1]
-        return Report(status={"stands_still": still * standstill.LOOK})
+        return Report(consuming=self._consuming, status={"stands_still": still * standstill.LOOK})
 
     async def ended(self) -> int:
         self.looks += 1
@@ -574,22 +577,30 @@ class Scripted:
 
 @pytest.mark.usefixtures("quick_looks")
 @pytest.mark.parametrize(
-    ("still", "looks"),
+    ("still", "consuming", "looks"),
     [
-        ([0.01, 5, 0.01], None),  # all were frozen, and it was the first that could tell of it
-        ([0.01, 1.99, 1.99, 0.01], None),
-        ([0.6, 1.6, 2.6], 3),
-        ([1.0, 2.0], 2),
-        ([5, 6], 2),
+        ([0.01, 5, 0.01], True, None),  # all were frozen, and it was the first that could tell of it
+        ([0.01, 1.99, 1.99, 0.01], True, None),
+        ([0.6, 1.6, 2.6], True, 3),
+        ([1.0, 2.0], True, 2),
+        ([5, 6], True, 2),
+        ([5, 6], False, None),  # a start-up hook loads for long
     ],
 )
-async def test_child_that_was_frozen_with_its_parent_goes_on(still: list[float], looks: int | None) -> None:
-    child: Any = Scripted(still)
-    guarding = asyncio.create_task(standstill.guard(child))
+async def test_child_is_killed_that_has_stood_still_for_long_with_jobs_of_others(
+    still: list[float], consuming: bool, looks: int | None
+) -> None:
+    child: Any = Scripted(still, consuming)
+    guarding = asyncio.create_task(standstill.guard(child, 0.04))
     await eventually_async(lambda: child.looks > 6 or guarding.done())
     assert (child.looks - 1 if guarding.done() else None) == looks
     guarding.cancel()
     await asyncio.wait({guarding})
+
+
+@pytest.mark.parametrize(("heartbeat", "seconds"), [(10, 120.0), (40, 120.0), (60, 180.0), (600, 1800.0)])
+def test_nobody_is_killed_whose_jobs_rabbitmq_has_not_given_to_others(heartbeat: int, seconds: float) -> None:
+    assert standstill.patience(heartbeat) == seconds
 
 
 async def test_parent_waits_for_longer_than_it_takes_to_notice_a_child_that_stands_still(

@@ -298,7 +298,10 @@ def test_what_a_newer_child_says_besides_is_passed_over() -> None:
     assert Report.read(json.dumps({"finished": 3, "mood": "good"}).encode()).finished == 3
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"nonsense\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"[]", b"nonsense\n", b"\xff\n", b'{"status": 3}', b'{"status": {"stands_still": "soon"}}'],
+)
 def test_what_is_no_report_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
         Report.read(line)
