@@ -43,9 +43,9 @@ WITH_BROKER = {
     "drain, jobs/s": Floor(1.3, goal=4.0),  # against aio-pika, consume and acknowledge
     "drain, CPU": Floor(2.1, goal=4.0),
     "send_many, messages/s": Floor(1.8, goal=3.5),  # against aio-pika, 500 in flight
-    "send_many, CPU": Floor(3.8),
+    "send_many, CPU": Floor(3.3),
     "asend_many, messages/s": Floor(1.8, goal=3.5),
-    "asend_many, CPU": Floor(3.8),
+    "asend_many, CPU": Floor(3.3),
     "send, messages/s": Floor(0.8, goal=1.0),  # against pika's BlockingConnection, each confirm awaited
     "send, CPU": Floor(0.5, goal=1.0),
     "latency, idle p50": Floor(0.75, goal=1.0),  # against aio-pika, from the send to the start of the job
