@@ -397,9 +397,8 @@ class Lane:
                 return not run.delivery.is_live  # then the broker delivers it again
             self._records.received(self._label(run.message))
             log.info("redelivery counted", queue=self.queue, job=run.message.job, id=run.message.id)
-            with suppress(
-                ConnectionLost
-            ):  # the copy is recognised by what it is, so nothing is remembered here
+            # The copy is recognised by what it is, so nothing is remembered here.
+            with suppress(ConnectionLost):
                 await self._settlement.settle(run.delivery, FOLLOWED_UP)
                 await asyncio.sleep(0)  # noqa: TID251  (it is written at the end of this turn)
             return True
